@@ -1,0 +1,51 @@
+"""One candidate to be judged on one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from fastkernels_gym.errors import UnmeasuredReward, UserError
+from fastkernels_gym.results import Measure, RewardKind
+
+_MEASURES = ("op", "ladder", "e2e")
+_REWARDS = ("e2e", "op", "log_e2e", "headroom", "lower_bound")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """What to judge, how far up the ladder to measure, and what to pay.
+
+    Args:
+        task: a task id.
+        source: the candidate's source text, or its raw bytes as read from a file.
+        measure: `op`, `ladder` or `e2e`.
+        reward: the reward's kind; None takes `e2e` where it is measured, else `op`.
+        budget_s: seconds of timing at the most.
+        request_id: a name of the caller's own for this request.
+
+    Raises:
+        UserError: on a measure or reward that does not exist.
+        UnmeasuredReward: if the reward needs an end-to-end measurement that `measure` does not make.
+    """
+
+    task: str
+    source: str | bytes
+    measure: Measure = "e2e"
+    reward: RewardKind | None = None
+    budget_s: float = 10.0
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+
+    def __post_init__(self) -> None:
+        if self.measure not in _MEASURES:
+            raise UserError(f"no measure {self.measure!r}: there are {', '.join(_MEASURES)}")
+        if self.reward is not None and self.reward not in _REWARDS:
+            raise UserError(f"no reward {self.reward!r}: there are {', '.join(_REWARDS)}")
+        if not self.budget_s > 0:
+            raise UserError(f"a budget is a positive number of seconds, not {self.budget_s}")
+        if self.measure != "e2e" and self.reward_kind != "op":
+            raise UnmeasuredReward(f"reward {self.reward!r} needs --measure e2e; --measure {self.measure} gives 'op'")
+
+    @property
+    def reward_kind(self) -> RewardKind:
+        return self.reward or ("e2e" if self.measure == "e2e" else "op")
