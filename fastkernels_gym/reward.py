@@ -8,9 +8,9 @@
 | `log_e2e` | the natural logarithm of the full model's speedup | 0.0 |
 | `headroom` | the share of the possible end-to-end gain that was won | 0.0 |
 
-A candidate that is not correct earns `failure`. A correct one whose timing cannot be trusted (`stable` is false, or the verdict
-is `timing_inconsistent` or `beyond_roofline`) earns at most what the baseline does. `infra_error` says nothing about the candidate
-and earns 0.0.
+A candidate that is not correct earns `failure`. A correct one whose timing cannot be trusted (`stable` is false, or the
+verdict is `timing_inconsistent` or `beyond_roofline`) earns at most what the baseline does. `infra_error` says nothing
+about the candidate and earns 0.0.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _lower_bound(evaluation: Evaluation) -> float:
 
 
 def _headroom(evaluation: Evaluation) -> float:
-    """(T_base - T_cand) / (T_base - T_base with this operator at its roofline); times are those of the whole workload."""
+    """(T_base - T_cand) / (T_base - T_base with this operator at its roofline), over the whole workload."""
     e2e = _end_to_end(evaluation)
     rung = evaluation.ladder[0] if evaluation.ladder else None
     if rung is None or rung.roofline_us is None:

@@ -64,7 +64,9 @@ def test_an_infrastructure_error_is_not_the_candidates_failure(kind: str) -> Non
 
 
 @given(e2e=positive, op=positive, verdict=st.sampled_from([Verdict.OK, *SUSPECT]), stable=st.booleans())
-def test_untrusted_timings_never_pay_more_than_the_baseline_earns(e2e: float, op: float, verdict: Verdict, stable: bool) -> None:
+def test_untrusted_timings_never_pay_more_than_the_baseline_earns(
+    e2e: float, op: float, verdict: Verdict, stable: bool
+) -> None:
     evaluation = judged(e2e=e2e, op=op, verdict=verdict, stable=stable)
     if verdict is not Verdict.OK or not stable:
         for kind in KINDS:

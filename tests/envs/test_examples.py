@@ -1,0 +1,45 @@
+"""The examples run: a random agent, and a bandit whose mean reward rises."""
+
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from fastkernels_gym.envs import FastKernelsEnv
+
+from fastkernels_gym import Evaluator
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_bandit_learns_which_block_size_pays(evaluator: Evaluator, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    example = load("train_bandit")
+    env = FastKernelsEnv(
+        tasks="L1/silu_and_mul@tiny-llama", measure="op", reward="op", budget_s=0.2, evaluator=evaluator
+    )
+    bandit = example.Bandit(len(example.BLOCKS), np.random.default_rng(0))
+    history = example.train(env, bandit, 16)
+    rewards = [reward for _, reward in history]
+    assert np.mean(rewards[-6:]) > 1.2 * np.mean(rewards[:6])
+    assert bandit.means[-1] > 2 * bandit.means[0]
+    example.plot(history, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_random_agent_plays_whole_episodes() -> None:
+    command = [sys.executable, EXAMPLES / "random_agent.py", "--episodes", "2", "--turns", "1", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.count("return ") == 2
