@@ -11,17 +11,17 @@ from uuid import uuid4
 
 import gymnasium
 import numpy as np
-from fastkernels_gym.candidate import parse_reply
-from fastkernels_gym.envs.spaces import Source
-from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
-from fastkernels_gym.prompts import render_task
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box, Dict, Discrete
 
+from fastkernels_gym.candidate import parse_reply
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.envs.spaces import Source
+from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor import Evaluator
 from fastkernels_gym.executor.request import EvalRequest
+from fastkernels_gym.prompts import render_task
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 from fastkernels_gym.reward import reward as reward_of
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fastkernels_gym.envs.fastkernels import FastKernelsEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from fastkernels_gym.envs.fastkernels import FastKernelsEnv
 from fastkernels_gym.executor import Evaluator
 
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from fastkernels_gym.envs import FastKernelsEnv
 
 from fastkernels_gym import Evaluator
+from fastkernels_gym.envs import FastKernelsEnv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -3,33 +3,19 @@
 import json
 import warnings
 from concurrent.futures import Future
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from fastkernels_gym.envs import DONE, FastKernelsEnv
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from fastkernels_gym import EvalRequest, Evaluation, Evaluator, Verdict, list_tasks
+from fastkernels_gym.envs import DONE, FastKernelsEnv
 from fastkernels_gym.errors import UnknownTask, UnmeasuredReward, UserError
 
 TASK = "L1/silu_and_mul@tiny-llama"
-GOOD = """\
-import torch
-from torch import nn
-
-
-class SiluAndMul(nn.Module):
-    def __init__(self, *, compile_native: bool = True) -> None:
-        super().__init__()
-
-    def forward(self, x):
-        gate, up = x.chunk(2, dim=-1)
-        return torch.nn.functional.silu(gate).mul_(up)
-"""
-SLOW = GOOD.replace("gate, up =", "for _ in range(200):\n            x = x * 1.0\n        gate, up =")
-WRONG = GOOD.replace(".mul_(up)", ".mul_(up) + 1.0")
 INFO = {
     "verdict": str,
     "correct": bool,
@@ -59,10 +45,10 @@ def test_check_env_has_nothing_to_say(kwargs: dict[str, object]) -> None:
         env.close()
 
 
-def test_defaults_pay_the_end_to_end_speedup(evaluator: Evaluator) -> None:
+def test_defaults_pay_the_end_to_end_speedup(evaluator: Evaluator, kernels: Any) -> None:
     env = FastKernelsEnv(evaluator=evaluator, budget_s=2.0)
     env.reset(options={"task": TASK})
-    observation, reward, terminated, truncated, info = env.step(f"Fused:\n\n```python\n{GOOD}```\n")
+    observation, reward, terminated, truncated, info = env.step(f"Fused:\n\n```python\n{kernels.good}```\n")
     assert info["verdict"] == "ok", info["evaluation"]
     assert (terminated, truncated) == (True, False)
     assert type(reward) is float and reward == pytest.approx(info["e2e_speedup"]) or not info["stable"]
@@ -70,14 +56,14 @@ def test_defaults_pay_the_end_to_end_speedup(evaluator: Evaluator) -> None:
     assert observation["best_reward"] == np.float32(reward)
 
 
-def test_turns_pay_what_they_add_to_the_best(evaluator: Evaluator) -> None:
+def test_turns_pay_what_they_add_to_the_best(evaluator: Evaluator, kernels: Any) -> None:
     env = quick(evaluator, max_turns=4)
     first, info = env.reset(seed=1)
     assert first in env.observation_space and first["turn"] == 0 and first["best_reward"] == 0.0
     assert first["task"] == TASK and "SiluAndMul" in first["reference"] and "SiluAndMul" in first["prompt"]
     assert json.loads(first["shapes"])[0]["phase"] == "prefill"
     rewards, seen = [], [first]
-    for action in (SLOW, GOOD, WRONG, "I have no idea."):
+    for action in (kernels.slow, kernels.good, kernels.wrong, "I have no idea."):
         observation, reward, terminated, truncated, info = env.step(action)
         assert observation in env.observation_space and not truncated
         assert {key: type(value) for key, value in info.items()} == INFO
@@ -89,20 +75,20 @@ def test_turns_pay_what_they_add_to_the_best(evaluator: Evaluator) -> None:
     assert [o["turn"] for o in seen] == [0, 1, 2, 3, 4] and terminated
     assert seen[3]["feedback"] and "candidate" in seen[4]["feedback"]
     with pytest.raises(ResetNeeded):
-        env.step(GOOD)
+        env.step(kernels.good)
 
 
-def test_each_turn_pays_its_own_reward(evaluator: Evaluator) -> None:
+def test_each_turn_pays_its_own_reward(evaluator: Evaluator, kernels: Any) -> None:
     env = quick(evaluator, max_turns=3, payout="each", failure=-1.0)
     env.reset()
-    paid = [env.step(action)[1] for action in (WRONG, GOOD, "no candidate")]
+    paid = [env.step(action)[1] for action in (kernels.wrong, kernels.good, "no candidate")]
     assert paid[0] == paid[2] == -1.0 and paid[1] > 0.0
 
 
-def test_the_return_is_the_best_reward_where_every_turn_fails(evaluator: Evaluator) -> None:
+def test_the_return_is_the_best_reward_where_every_turn_fails(evaluator: Evaluator, kernels: Any) -> None:
     env = quick(evaluator, max_turns=2, failure=-1.0)
     env.reset()
-    assert env.step(WRONG)[1] + env.step("no candidate")[1] == -1.0
+    assert env.step(kernels.wrong)[1] + env.step("no candidate")[1] == -1.0
 
 
 def test_done_ends_the_episode_and_pays_nothing(evaluator: Evaluator) -> None:
@@ -124,19 +110,19 @@ class BrokenMachine:
         return future
 
 
-def test_the_machines_fault_truncates_without_a_reward() -> None:
+def test_the_machines_fault_truncates_without_a_reward(kernels: Any) -> None:
     env = FastKernelsEnv(tasks=TASK, max_turns=3, failure=-1.0, evaluator=BrokenMachine())  # type: ignore[arg-type]
     env.reset()
-    observation, reward, terminated, truncated, info = env.step(GOOD)
+    observation, reward, terminated, truncated, info = env.step(kernels.good)
     assert (reward, terminated, truncated) == (0.0, False, True)
     assert info["verdict"] == "infra_error" and info["correct"] is False
     assert "lost" in observation["feedback"] and observation["best_reward"] == 0.0
 
 
-def test_text_that_is_not_utf8_is_the_candidates_fault(evaluator: Evaluator) -> None:
+def test_text_that_is_not_utf8_is_the_candidates_fault(evaluator: Evaluator, kernels: Any) -> None:
     env = quick(evaluator)
     env.reset()
-    info = env.step(GOOD + "# \ud800\n")[4]
+    info = env.step(kernels.good + "# \ud800\n")[4]
     assert info["verdict"] in ("policy_reject", "")
 
 
@@ -192,14 +178,14 @@ def test_bad_arguments_are_refused_at_once(kwargs: dict[str, object], error: typ
         FastKernelsEnv(**({"measure": "op", "device": "cpu"} | kwargs))
 
 
-def test_unknown_tasks_name_what_there_is(evaluator: Evaluator) -> None:
+def test_unknown_tasks_name_what_there_is(evaluator: Evaluator, kernels: Any) -> None:
     env = quick(evaluator, tasks="L1/rms_nrom@tiny-llama")
     with pytest.raises(UnknownTask, match="rms_norm"):
         env.reset()
     with pytest.raises(UnknownTask, match="level 2"):
         quick(evaluator, level=2).reset()
     with pytest.raises(ResetNeeded):
-        env.step(GOOD)
+        env.step(kernels.good)
 
 
 def test_rendering_shows_the_task_and_the_turn(evaluator: Evaluator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ import ast
 import json
 
 import pytest
-from fastkernels_gym.candidate import parse_reply
-from fastkernels_gym.envs import Source
 from gymnasium.spaces import Dict
 from gymnasium.spaces.utils import flatten_space
 from gymnasium.vector.utils import batch_space
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastkernels_gym.candidate import parse_reply
+from fastkernels_gym.envs import Source
 
 
 @given(st.text(max_size=40), st.integers(0, 60))

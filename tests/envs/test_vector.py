@@ -1,31 +1,34 @@
 """The vector environment: every reply judged, episodes following one another within the same step."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
-from fastkernels_gym.envs import FastKernelsVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from fastkernels_gym import Evaluator
-from tests.envs.test_fastkernels import GOOD, SLOW, TASK, WRONG
+from fastkernels_gym.envs import FastKernelsVectorEnv
 
 
-def test_make_vec_gives_our_own() -> None:
-    envs = gymnasium.make_vec("fastkernels_gym:FastKernels-v0", num_envs=2, tasks=TASK, measure="op", device="cpu")
+def test_make_vec_gives_our_own(kernels: Any) -> None:
+    envs = gymnasium.make_vec(
+        "fastkernels_gym:FastKernels-v0", num_envs=2, tasks=kernels.task, measure="op", device="cpu"
+    )
     assert isinstance(envs, FastKernelsVectorEnv) and envs.num_envs == 2
     assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     observations, _ = envs.reset(seed=0)
-    assert observations["task"] == (TASK, TASK)
+    assert observations["task"] == (kernels.task, kernels.task)
     envs.close()
     envs.close()
 
 
-def test_single_turn_episodes_lose_no_reply(evaluator: Evaluator) -> None:
-    envs = FastKernelsVectorEnv(3, tasks=TASK, measure="op", budget_s=0.3, evaluator=evaluator)
+def test_single_turn_episodes_lose_no_reply(evaluator: Evaluator, kernels: Any) -> None:
+    envs = FastKernelsVectorEnv(3, tasks=kernels.task, measure="op", budget_s=0.3, evaluator=evaluator)
     envs.reset(seed=0)
     for actions, correct in (
-        ((GOOD, WRONG, SLOW), [True, False, True]),
-        ((WRONG, GOOD, "prose"), [False, True, False]),
+        ((kernels.good, kernels.wrong, kernels.slow), [True, False, True]),
+        ((kernels.wrong, kernels.good, "prose"), [False, True, False]),
     ):
         observations, rewards, terminations, truncations, infos = envs.step(actions)
         assert terminations.all() and not truncations.any()
@@ -36,19 +39,19 @@ def test_single_turn_episodes_lose_no_reply(evaluator: Evaluator) -> None:
     envs.close()
 
 
-def test_episodes_of_several_turns_end_apart(evaluator: Evaluator) -> None:
-    envs = FastKernelsVectorEnv(2, tasks=TASK, measure="op", budget_s=0.3, max_turns=2, evaluator=evaluator)
+def test_episodes_of_several_turns_end_apart(evaluator: Evaluator, kernels: Any) -> None:
+    envs = FastKernelsVectorEnv(2, tasks=kernels.task, measure="op", budget_s=0.3, max_turns=2, evaluator=evaluator)
     envs.reset(seed=0)
-    observations, rewards, terminations, _, infos = envs.step((WRONG, "DONE"))
+    observations, rewards, terminations, _, infos = envs.step((kernels.wrong, "DONE"))
     assert terminations.tolist() == [False, True] and rewards.tolist() == [0.0, 0.0]
     assert observations["turn"].tolist() == [1, 0] and infos["_final_obs"].tolist() == [False, True]
     assert observations["feedback"][0] and not observations["feedback"][1]
-    _, rewards, terminations, _, _ = envs.step((GOOD, WRONG))
+    _, rewards, terminations, _, _ = envs.step((kernels.good, kernels.wrong))
     assert terminations.tolist() == [True, False] and rewards[0] > 0 == rewards[1]
     envs.close()
 
 
-def test_one_evaluator_serves_all_and_seeds_differ(evaluator: Evaluator) -> None:
+def test_one_evaluator_serves_all_and_seeds_differ(evaluator: Evaluator, kernels: Any) -> None:
     envs = FastKernelsVectorEnv(4, tasks="L1/*@tiny-llama", evaluator=evaluator)
     first, _ = envs.reset(seed=3)
     again, _ = envs.reset(seed=3)
@@ -57,5 +60,5 @@ def test_one_evaluator_serves_all_and_seeds_differ(evaluator: Evaluator) -> None
     assert envs.action_space.sample() in envs.action_space
     assert isinstance(first["best_reward"], np.ndarray)
     with pytest.raises(ValueError, match="argument"):
-        envs.step((GOOD,))
+        envs.step((kernels.good,))
     envs.close()
