@@ -161,7 +161,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
             episode.feedback = ""
             self._render_for_human()
             return self._observation(), 0.0, True, False, self._info(None)
-        evaluation = begun[1].result() if begun is not None else None
+        evaluation = self._result(begun[1]) if begun is not None else None
         lost = evaluation is not None and evaluation.verdict is Verdict.INFRA_ERROR
         earned = 0.0 if lost else self._settle(episode, evaluation)
         episode.turn += 1
@@ -187,7 +187,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
             )
             self._begun = action, self._evaluator().submit(request)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The state as text (`ansi`), or the same on standard output (`human`)."""
         if self.render_mode is None:
             return None
@@ -211,6 +211,9 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
         if self._own is None:
             self._own = Evaluator(device=self._device)
         return self._own
+
+    def _result(self, future: Future[Evaluation]) -> Evaluation:
+        return future.result()
 
     def _draw(self) -> str:
         if self._tasks is None:

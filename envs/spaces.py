@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,10 @@ class Source(Space[str]):
         except UnicodeEncodeError:  # a lone surrogate is no text
             return False
 
-    def to_jsonable(self, sample_n: Sequence[str]) -> list[str]:
+    def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
         return list(sample_n)
 
-    def from_jsonable(self, sample_n: list[str]) -> list[str]:
+    def from_jsonable(self, sample_n: Iterable[Any]) -> list[str]:
         return [str(text) for text in sample_n]
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ class FastKernelsVectorEnv(SyncVectorEnv):
     ) -> tuple[dict[str, Any], npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
         """One reply for each environment, in order."""
         for env, action in zip(self.envs, actions, strict=True):
-            env.begin(action)
+            env.get_wrapper_attr("begin")(action)
         return super().step(tuple(actions))
 
     def close_extras(self, **kwargs: Any) -> None:

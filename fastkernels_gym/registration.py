@@ -17,6 +17,7 @@ _ENVIRONMENTS: dict[str, dict[str, int]] = {
     "FastKernels-v0": {},
     **{f"FastKernels/L{level}-v0": {"level": level} for level in (1, 2, 3, 4)},
 }
+_DETERMINISTIC = "FastKernels/Deterministic-v0"
 
 
 def register() -> None:
@@ -32,6 +33,8 @@ def register() -> None:
                 nondeterministic=True,  # rewards are measured times
                 kwargs=kwargs,
             )
+    if _DETERMINISTIC not in gymnasium.registry:
+        gymnasium.register(_DETERMINISTIC, entry_point="fastkernels_gym.envs:DeterministicFastKernelsEnv")
 
 
 def register_when_imported() -> None:
