@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from fastkernels_gym.catalog.operators import model_operators
 from fastkernels_gym.errors import UnknownModel, UnsupportedModel
