@@ -1,13 +1,28 @@
 """What all tests share: one evaluator, whose players are warm after the first evaluation."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from fastkernels_gym import Evaluator
+# Before torch is imported, here and in the players: test processes and sandboxed players share few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from fastkernels_gym import Evaluator  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def evaluator() -> Iterator[Evaluator]:
     with Evaluator(device="cpu") as shared:
         yield shared
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
