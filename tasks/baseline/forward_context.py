@@ -1,0 +1,103 @@
+"""What a forward pass knows beside its arguments: attention metadata, KV caches, and whether references run.
+
+The only state of the operators that is not an argument or a module; it lives in context variables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMetadata:
+    """How the tokens of a batch fall into sequences, and where their keys and values lie.
+
+    Args:
+        query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1] of the flat batch.
+        seq_lens: (batch,) int32; context plus new tokens of each sequence.
+        block_table: (batch, max_blocks) int32; the pages of each sequence, in order.
+        slot_mapping: (tokens,) int64; page * block_size + offset of each new token, -1 for padding.
+        max_query_len: most new tokens of any sequence; 1 makes it a decode step.
+        max_seq_len: a bound on `seq_lens`.
+    """
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    block_table: torch.Tensor
+    slot_mapping: torch.Tensor
+    max_query_len: int
+    max_seq_len: int
+
+    @property
+    def is_decode(self) -> bool:
+        return self.max_query_len == 1
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardContext:
+    """One pass: its attention metadata, and (keys, values) of each layer, (num_blocks, block_size, kv_heads, head_size)."""
+
+    attn_metadata: AttentionMetadata
+    kv_caches: Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+    def layer_cache(self, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The KV cache of the layer that a prefix such as `model.layers.3.self_attn` lies in."""
+        return self.kv_caches[layer_index(prefix)]
+
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
+_context: ContextVar[ForwardContext | None] = ContextVar("forward_context", default=None)
+_reference: ContextVar[bool] = ContextVar("reference_mode", default=False)
+
+
+def layer_index(prefix: str) -> int:
+    """The number of the layer in a prefix.
+
+    Raises:
+        ValueError: if the prefix names no layer.
+    """
+    found = _LAYER.search(prefix)
+    if found is None:
+        raise ValueError(f"prefix {prefix!r} names no layer: expected '...layers.<n>...'")
+    return int(found[1])
+
+
+@contextmanager
+def set_forward_context(context: ForwardContext) -> Iterator[None]:
+    token = _context.set(context)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def get_forward_context() -> ForwardContext:
+    """The current pass.
+
+    Raises:
+        RuntimeError: outside `set_forward_context`.
+    """
+    context = _context.get()
+    if context is None:
+        raise RuntimeError("no forward context: run the model inside set_forward_context(...)")
+    return context
+
+
+@contextmanager
+def reference_mode() -> Iterator[None]:
+    """Within it every operator runs `forward_native`, on any device."""
+    token = _reference.set(True)
+    try:
+        yield
+    finally:
+        _reference.reset(token)
+
+
+def in_reference_mode() -> bool:
+    return _reference.get()

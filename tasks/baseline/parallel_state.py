@@ -1,0 +1,28 @@
+"""Tensor parallelism: the group of ranks that share one model. Without torch.distributed there is one rank."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+
+def get_tp_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def get_tp_rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def get_tp_group() -> dist.ProcessGroup | None:
+    return dist.group.WORLD if dist.is_initialized() else None
+
+
+def divide(numerator: int, denominator: int) -> int:
+    """The exact quotient.
+
+    Raises:
+        ValueError: if there is a remainder.
+    """
+    if numerator % denominator:
+        raise ValueError(f"{numerator} is not divisible by {denominator}")
+    return numerator // denominator
