@@ -118,8 +118,8 @@ def list_tasks(pattern: str = "*", *, split: Split | None = None) -> list[str]:
     for name in _model_names(parsed.model):
         model = load_model_config(name)
         for variant in _variants(model, parsed):
-            if name != parsed.model and not _fits(model, variant):
-                continue
+            if variant != parsed and not _fits(model, variant):
+                continue  # a glob stands for what there is
             workload = _workload(model, variant)
             for operator in _called(model, workload, parsed.tp):
                 if _matches(operator, parsed.operator):
@@ -141,7 +141,9 @@ def _workload(model: Model, parsed: TaskId) -> Workload:
     workload = load_workload(parsed.workload, parsed.phase, model.name)
     limit = model.config.max_position_embeddings
     if workload.length > limit:
-        raise UnknownTask(f"{model.name} holds {limit} positions, {_phases(workload)} needs {workload.length}")
+        fitting = ", ".join(name for name, other in WORKLOADS.items() if other.length <= limit) or "none"
+        needed = f"{_phases(workload)} needs {workload.length}"
+        raise UnknownTask(f"{model.name} holds {limit} positions, {needed}; workloads that fit: {fitting}")
     return workload
 
 

@@ -1,3 +1,7 @@
+import json
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 
 from fastkernels_gym.catalog import bundled_models, list_tasks, load_task, smoke_tasks, split_of
@@ -23,10 +27,11 @@ def test_patterns() -> None:
     linears = list_tasks("L2/parallel_linear@tiny-llama")
     assert "L2/parallel_linear.QKVParallelLinear@tiny-llama" in linears
     assert all(task_id.startswith("L2/parallel_linear.") for task_id in linears)
-    assert list_tasks("L1/rms_norm@tiny-llama:*/*") == [
+    assert list_tasks("L1/rms_norm@tiny-llama:tiny/*") == [
         "L1/rms_norm@tiny-llama:tiny/prefill",
         "L1/rms_norm@tiny-llama:tiny/decode",
-    ] or "L1/rms_norm@tiny-llama:tiny/decode" in list_tasks("L1/rms_norm@tiny-llama:*/*")
+    ]
+    assert list_tasks("L1/rms_norm@tiny-llama*:t*") == ["L1/rms_norm@tiny-llama"]
 
 
 def test_a_pattern_without_a_model_covers_the_bundled_ones() -> None:
@@ -69,6 +74,16 @@ def test_siblings_are_those_of_the_file() -> None:
 def test_what_does_not_exist_is_named_with_what_does(task_id: str, message: str) -> None:
     with pytest.raises((UnknownTask, UnknownModel), match=message):
         load_task(task_id)
+
+
+def test_a_workload_that_the_model_cannot_hold_names_one_that_fits(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    text = files("fastkernels_gym.tasks").joinpath("models", "tiny-llama.json").read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(text) | {"max_position_embeddings": 200}), encoding="utf-8")
+    with pytest.raises(UnknownTask, match="holds 200 positions, chat.* needs 2048; workloads that fit: tiny"):
+        load_task(f"L1/rms_norm@{path}")
+    assert load_task(f"L1/rms_norm@{path}:tiny").cases
+    assert list_tasks(f"L1/rms_norm@{path}:*") == [f"L1/rms_norm@{path}:tiny"]
 
 
 @pytest.mark.parametrize("pattern", ["L9/*@tiny-llama", "*@nothing-*", "L1/allreduce@tiny-llama", "nonsense"])
