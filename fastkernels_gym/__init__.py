@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Evaluator": "fastkernels_gym.executor",
-    "EvalRequest": "fastkernels_gym.executor.request",
+    "EvalRequest": "fastkernels_gym.request",
     "Evaluation": "fastkernels_gym.results",
     "Verdict": "fastkernels_gym.results",
     "list_tasks": "fastkernels_gym.catalog",

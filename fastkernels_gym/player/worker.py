@@ -1,0 +1,312 @@
+"""The player: builds the model with the candidate swapped in, and runs what the referee tells it to.
+
+    load      import the operators through the overlay, build the model with its parameters on meta
+    bind      map the arena, bind the weights
+    prepare   a program: calls of submodules (or of the whole model), warmed up, captured in graphs where asked
+    run       the first n calls of a program; the answer leaves when the device is idle
+
+Everything here runs beside hostile code and is trusted with nothing: whatever it answers, the referee checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastkernels_gym.player.memory import DeviceSlab, HostSlab, address_range, dtype_name, ipc_handle, view
+from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, TensorRef
+
+_CANDIDATE = Path("candidate.py")
+
+
+def serve(channel: Channel, *, threads: int) -> None:
+    """Answers the referee until it hangs up or a candidate's fault ends the player."""
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    player = Player()
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "load": player.load,
+        "bind": player.bind,
+        "prepare": player.prepare,
+        "drop": player.drop,
+        "run": player.run,
+    }
+    while True:
+        try:
+            message, fds = channel.receive()
+        except PeerClosed:
+            return
+        try:
+            answer = commands[message.pop("op")](message, fds)
+        except BaseException as error:  # the player's boundary: whatever the candidate raised becomes its fault
+            channel.send({"fault": fault_kind(error, message.get("stage", "run")), "detail": describe(error)})
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                return
+            continue
+        channel.send(answer)
+
+
+@dataclass(slots=True)
+class Program:
+    """Calls that are ready to run, their graphs by length, and the outputs they last gave."""
+
+    calls: list[Callable[[], tuple[torch.Tensor | None, ...]]]
+    slots: list[list[TensorRef | None]] | None
+    warm: list[tuple[torch.Tensor | None, ...]]
+    graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)
+    outputs: dict[int, list[tuple[torch.Tensor | None, ...]]] = field(default_factory=dict)
+
+
+class InterfaceError(Exception):
+    """The candidate's class cannot be built or called as the model does."""
+
+
+class Player:
+    """The state of one player: one model, one arena, some programs."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.model: nn.Module = nn.Module()
+        self.slabs: dict[str, HostSlab | DeviceSlab] = {}
+        self.programs: dict[str, Program] = {}
+
+    def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self.device = torch.device(message["device"])
+        if message["source"] is not None:
+            from fastkernels_gym.player import overlay
+
+            path = Path.cwd() / _CANDIDATE
+            path.write_text(message["source"], encoding="utf-8")
+            overlay.install(message["module"], message["classes"], path)
+            importlib.import_module(message["module"])
+        from transformers import AutoConfig
+
+        from fastkernels_gym.engine.build import build_model
+
+        config = AutoConfig.for_model(**message["config"])
+        module, _, name = message["model_class"].partition(":")
+        model_class = getattr(importlib.import_module(module), name)
+        dtype = getattr(torch, message["dtype"])
+        self.model = build_model(config, model_class, device=self.device, dtype=dtype, num_layers=message["num_layers"])
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        return {"parameters": [[name, list(p.shape), dtype_name(p.dtype)] for name, p in parameters]}
+
+    def bind(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        from fastkernels_gym.engine.build import bind_parameters
+
+        descriptors = iter(fds)
+        for name, nbytes, writable, handle in message["slabs"]:
+            if handle is None:
+                self.slabs[name] = HostSlab(next(descriptors), nbytes, writable=writable)
+            else:
+                self.slabs[name] = DeviceSlab.open(bytes.fromhex(handle), self.device)
+        if message["weights"] is not None:
+            weights = {name: self._tensor(ref) for name, ref in message["weights"].items()}
+            bind_parameters(self.model, weights)
+            for module in self.model.modules():
+                prepare = getattr(module, "process_weights_after_loading", None)
+                if callable(prepare):
+                    prepare()
+        self._synchronize()
+        return {"bound": True}
+
+    def prepare(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        contexts = [self._context(data) for data in message["contexts"]]
+        calls = [self._call(data, contexts) for data in message["calls"]]
+        slots = None
+        if self.device.type == "cpu":
+            slots = [[None if r is None else TensorRef.from_json(r) for r in data["out"]] for data in message["calls"]]
+        warm = [call() for call in calls]
+        self._synchronize()
+        program = Program(calls, slots, warm if slots is not None else [])
+        captured = False
+        if message["graph"] and self.device.type == "cuda":
+            captured = self._capture(program, message["lengths"])
+        self.programs[message["name"]] = program
+        described = [[None if t is None else _describe_tensor(t) for t in outputs] for outputs in warm]
+        return {"outputs": described, "graph": captured}
+
+    def drop(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self.programs.pop(message["name"], None)
+        gc.collect()
+        slab = self.slabs.pop(message["slab"], None)
+        if slab is not None:
+            slab.close()
+        return {"dropped": True}
+
+    def run(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        program, n = self.programs[message["name"]], message["n"]
+        if n in program.graphs:
+            program.graphs[n].replay()
+            outputs = program.outputs[n]
+        else:
+            program.outputs.clear()
+            outputs = program.outputs[n] = [call() for call in program.calls[:n]]
+        self._synchronize()
+        if program.slots is not None:
+            # Every slot is written whatever n is: the copies are a fixed cost, which the slope over n leaves out.
+            self._copy_out([*outputs, *program.warm[n:]], program.slots)
+            return {"done": True}
+        return {"done": True, "outputs": [[None if t is None else self._locate(t) for t in one] for one in outputs]}
+
+    def _capture(self, program: Program, lengths: Sequence[int]) -> bool:
+        """One graph a length; False, and no graph at all, where the candidate cannot be captured."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(side):
+                for call in program.calls:
+                    call()
+            side.synchronize()
+            outputs: dict[int, list[tuple[torch.Tensor | None, ...]]] = {}
+            graphs: dict[int, torch.cuda.CUDAGraph] = {}
+            for n in lengths:
+                graphs[n] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graphs[n]):
+                    outputs[n] = [call() for call in program.calls[:n]]
+            torch.cuda.synchronize()
+        except RuntimeError:
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.synchronize()
+            return False
+        program.graphs, program.outputs = graphs, outputs
+        return True
+
+    def _call(self, data: dict[str, Any], contexts: list[Any]) -> Callable[[], tuple[torch.Tensor | None, ...]]:
+        from fastkernels_gym.tasks.baseline.forward_context import set_forward_context
+
+        arguments = [self._tensor(a["t"]) if "t" in a else a["v"] for a in data["args"]]
+        context = contexts[data["context"]] if data["context"] is not None else None
+        if data["path"] == "":
+            function = self._whole_model(context)
+        else:
+            function = module = self.model.get_submodule(data["path"])
+            try:
+                inspect.signature(module.forward).bind(*arguments)
+            except TypeError as error:
+                raise InterfaceError(f"{type(module).__name__}.forward: {error}") from None
+
+        if context is None:
+            return lambda: _flatten(function(*arguments))
+
+        def call() -> tuple[torch.Tensor | None, ...]:
+            with set_forward_context(context):
+                return _flatten(function(*arguments))
+
+        return call
+
+    def _whole_model(self, context: Any) -> Callable[..., torch.Tensor]:
+        """Input ids and positions to the logits of each sequence's last token."""
+        from fastkernels_gym.engine.batch import Batch
+        from fastkernels_gym.engine.step import forward_step
+
+        def step(input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            batch = Batch(input_ids, positions, context.attn_metadata)
+            return forward_step(self.model, batch, context.kv_caches)
+
+        return step
+
+    def _context(self, data: dict[str, Any]) -> Any:
+        from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
+
+        fields = {name: self._tensor(v) if isinstance(v, dict) else v for name, v in data["metadata"].items()}
+        caches = [(self._tensor(k), self._tensor(v)) for k, v in data["kv"]]
+        return ForwardContext(AttentionMetadata(**fields), caches)
+
+    def _tensor(self, data: Any) -> torch.Tensor:
+        ref = TensorRef.from_json(data)
+        return view(self.slabs[ref.slab].bytes, ref)
+
+    def _copy_out(self, outputs: list[tuple[torch.Tensor | None, ...]], slots: list[list[TensorRef | None]]) -> None:
+        for tensors, refs in zip(outputs, slots, strict=False):
+            for tensor, ref in zip(tensors, refs, strict=True):
+                if tensor is not None and ref is not None:
+                    view(self.slabs[ref.slab].bytes, ref).copy_(tensor)
+
+    def _locate(self, tensor: torch.Tensor) -> dict[str, Any]:
+        """Where an output lies: in a slab of the arena, or in an allocation of the player's own, by its handle."""
+        pointer = tensor.data_ptr()
+        layout = {"shape": list(tensor.shape), "stride": list(tensor.stride()), "dtype": dtype_name(tensor.dtype)}
+        for name, slab in self.slabs.items():
+            begin = slab.bytes.data_ptr()
+            if begin <= pointer < begin + slab.bytes.numel():
+                return {"slab": name, "offset": pointer - begin, **layout}
+        if tensor.numel() == 0:
+            return {"slab": "", "offset": 0, **layout}
+        base, _ = address_range(pointer)
+        return {"slab": ipc_handle(base).hex(), "offset": pointer - base, **layout}
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def _flatten(result: Any) -> tuple[torch.Tensor | None, ...]:
+    if result is None:
+        return ()
+    items = result if isinstance(result, tuple | list) else (result,)
+    if not all(item is None or isinstance(item, torch.Tensor) for item in items):
+        raise TypeError(f"an operator returns tensors, not {[type(item).__name__ for item in items]}")
+    return tuple(items)
+
+
+def _describe_tensor(tensor: torch.Tensor) -> dict[str, Any]:
+    device = tensor.device.type
+    return {
+        "shape": list(tensor.shape),
+        "stride": list(tensor.stride()),
+        "dtype": dtype_name(tensor.dtype),
+        "device": device,
+    }
+
+
+def fault_kind(error: BaseException, stage: str) -> str:
+    """The verdict that an exception of the candidate's earns, by where and what it was."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    text = str(error)
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return "out_of_memory"
+    if "AcceleratorError" in names or "CUDA error" in text:
+        return "device_fault"
+    if names & {
+        "CompilationError",
+        "CompileTimeAssertionFailure",
+        "BackendCompilerFailed",
+        "InductorError",
+        "PTXASError",
+    }:
+        return "compile_error"
+    if "Error building extension" in text or "nvrtc" in text.lower():
+        return "compile_error"
+    if "CandidateImportError" in names:
+        return "load_error"
+    if isinstance(error, InterfaceError) or (stage == "load" and isinstance(error, TypeError)):
+        return "interface_mismatch"
+    return "runtime_error"
+
+
+def describe(error: BaseException) -> str:
+    """What the agent is told of an exception: its candidate's own frames, then type and message, bounded."""
+    error = getattr(error, "original", None) or error.__cause__ or error
+    try:
+        frames = [
+            f for f in traceback.extract_tb(error.__traceback__) if os.path.basename(f.filename) == _CANDIDATE.name
+        ]
+        where = "".join(f"candidate.py:{f.lineno} in {f.name}: {f.line}\n" for f in frames[-5:])
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # a hostile __str__ or frame
+        where, text = "", f"{type(error).__name__} (its message cannot be read)"
+    return where + (
+        text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL // 2]}\n[...]\n{text[-MAX_DETAIL // 2 :]}"
+    )

@@ -1,0 +1,112 @@
+"""The trusted process that players are forked from: torch and triton are imported, CUDA and the operators are not.
+
+A fork costs milliseconds where imports cost seconds. Each player is process 1 of a pid namespace of its own, nested in
+the zygote's user namespace: it cannot signal or trace the zygote or another player, and killing it kills whatever it
+started. The zygote hands its pidfd to the referee with the player's first message.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from fastkernels_gym.player.protocol import Channel, PeerClosed
+from fastkernels_gym.player.sandbox import TMP_BYTES, Limits
+
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+_CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+_NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWNET
+_MS_NOSUID, _MS_NODEV = 2, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
+_CAP_LAST = 40
+
+
+def main() -> None:
+    """Serves `spawn` messages on the descriptor named on the command line until the referee hangs up."""
+    control = Channel(socket.socket(fileno=int(sys.argv[1])))
+    nested = sys.argv[2] == "nested"
+    import torch
+    import triton  # noqa: F401
+
+    torch.set_num_threads(1)
+    # Frozen objects keep their pages shared with the players.
+    gc.collect()
+    gc.freeze()
+    control.send({"ready": True})
+    while True:
+        try:
+            message, fds = control.receive()
+        except PeerClosed:
+            return
+        first = os.fork()
+        if first == 0:
+            control.close()
+            _enter(socket.socket(fileno=fds[0]), message, nested)
+        os.close(fds[0])
+        os.waitpid(first, 0)
+
+
+def _enter(sock: socket.socket, message: dict[str, Any], nested: bool) -> None:
+    """In the first child: makes the namespaces, forks the player into them and leaves."""
+    try:
+        if nested:
+            _unshare()
+        if os.fork():
+            os._exit(0)
+        _libc("prctl", _PR_SET_PDEATHSIG, 0 if nested else signal.SIGKILL, 0, 0, 0)
+        if nested:
+            _drop_privileges()
+        Limits(**message["limits"]).apply()
+        _silence()
+        with_pidfd = Channel(sock)
+        pidfd = os.pidfd_open(os.getpid())
+        with_pidfd.send({"hello": True}, [pidfd])
+        os.close(pidfd)
+        from fastkernels_gym.player.worker import serve
+
+        serve(with_pidfd, threads=message["threads"])
+    except BaseException as error:  # the last frame of a forked process: nothing may return into the zygote's loop
+        sys.stderr.write(f"player: {error!r}\n")
+    os._exit(1)
+
+
+def _unshare() -> None:
+    uid, gid = os.getuid(), os.getgid()
+    _libc("unshare", _NESTED)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    for target in (b"/tmp", b"/dev/shm"):
+        _libc("mount", b"tmpfs", target, b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={TMP_BYTES}".encode())
+    os.chdir("/tmp")
+
+
+def _drop_privileges() -> None:
+    for capability in range(_CAP_LAST + 1):
+        _libc("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    _libc("capset", header, (ctypes.c_uint32 * 6)())
+    _libc("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _silence() -> None:
+    """A candidate's prints go nowhere: nothing it writes can fill a disk or reach a terminal."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def _libc(name: str, *arguments: Any) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, name)(*arguments) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{name}: {os.strerror(error)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The referee's clock: paired bursts of the baseline's player and the candidate's, and what they say together.
+
+A burst is a window: inputs revealed, the first n calls run by the player, every output taken back. It opens and closes
+in the referee. Fixed costs cancel in the slope over n; the saving paid is never more than what the long bursts
+themselves saved, so that nobody gains by dragging out the short ones.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastkernels_gym.results import Estimate
+
+_MIN_BLOCKS = 6
+_RESAMPLES = 400
+
+Burst = Callable[[int], float]
+"""Runs the first n calls; seconds of the whole window."""
+
+
+@dataclass(slots=True)
+class Samples:
+    """Blocks of paired windows, seconds: columns are baseline and candidate."""
+
+    calls: int
+    short: list[tuple[float, float]] = field(default_factory=list)
+    long: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> int:
+        return len(self.long)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """Seconds a call, resampled: row 0 is the estimate, the others are bootstrap replicates; columns as in `Samples`."""
+
+    replicates: NDArray[np.float64]
+
+    @property
+    def baseline(self) -> float:
+        return float(self.replicates[0, 0])
+
+    @property
+    def candidate(self) -> float:
+        return float(self.replicates[0, 1])
+
+
+class Duel:
+    """Paired measurement of one program.
+
+    Args:
+        baseline: runs a burst in the baseline's player.
+        candidate: runs a burst in the candidate's player.
+        calls: calls of the long burst; a program of one call is timed by its windows alone.
+    """
+
+    def __init__(self, baseline: Burst, candidate: Burst, calls: int, rng: random.Random) -> None:
+        self._players = (baseline, candidate)
+        self._rng = rng
+        self.samples = Samples(calls)
+
+    def block(self, prepare: Callable[[], None], check: Callable[[], None]) -> None:
+        """One ABBA block in random order: every player's short and long burst, twice.
+
+        Args:
+            prepare: called before each pair; both players of a pair are given the same inputs.
+            check: called after each pair; judges what the long bursts gave.
+        """
+        first = self._rng.randrange(2)
+        short: tuple[list[float], list[float]] = ([], [])
+        long: tuple[list[float], list[float]] = ([], [])
+        for pair in ((first, 1 - first), (1 - first, first)):
+            prepare()
+            for player in pair:
+                if self.samples.calls > 1:
+                    short[player].append(self._players[player](1))
+                long[player].append(self._players[player](self.samples.calls))
+            check()
+        self.samples.long.append((_mean(long[0]), _mean(long[1])))
+        if self.samples.calls > 1:
+            self.samples.short.append((_mean(short[0]), _mean(short[1])))
+
+    def run(self, seconds: float, half_width: float, *, prepare: Callable[[], None], check: Callable[[], None]) -> None:
+        """Measures until the speedup's 95 % CI is this narrow, relatively, or the time is up."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.block(prepare, check)
+            late = time.monotonic() > deadline
+            if self.samples.blocks >= _MIN_BLOCKS and (
+                late or relative_half_width(call_time(self.samples)) <= half_width
+            ):
+                return
+            if late and self.samples.blocks >= 3:
+                return
+
+
+def call_time(samples: Samples) -> CallTime:
+    """Seconds a call for both players, with bootstrap replicates over blocks."""
+    rng = np.random.default_rng(0)
+    blocks = samples.blocks
+    picks = np.concatenate([np.arange(blocks)[None], rng.integers(0, blocks, (_RESAMPLES, blocks))])
+    long = np.log(np.asarray(samples.long))
+    direct = np.exp(_paired(long, picks))
+    if samples.calls == 1:
+        return CallTime(direct)
+    short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
+    slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
+    saving = slope[:, 0] - slope[:, 1]
+    whole = (direct[:, 0] - direct[:, 1]) / samples.calls
+    # The lesser saving counts; the noise of the whole bursts is granted, lest it bias an honest kernel downward.
+    margin = 1.96 * float(np.std(whole[1:]))
+    paid = np.minimum(saving, whole + margin)
+    return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
+
+
+def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
+    """Baseline's weighted time over the candidate's, with its 95 % CI.
+
+    Args:
+        times: one a case or phase.
+        weights: how often the workload makes each.
+    """
+    total = sum((w * t.replicates for t, w in zip(times, weights, strict=True)), start=np.zeros(()))
+    ratios = total[:, 0] / total[:, 1]
+    low, high = np.quantile(ratios[1:], [0.025, 0.975])
+    value = float(ratios[0])
+    return Estimate(value, (min(float(low), value), max(float(high), value)))
+
+
+def relative_half_width(times: CallTime) -> float:
+    estimate = speedup([times], [1.0])
+    return (estimate.ci95[1] - estimate.ci95[0]) / 2 / estimate.speedup
+
+
+def _paired(logs: NDArray[np.float64], picks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Robust level and robust log-ratio of the picked blocks, as (baseline, candidate) logs, one row a pick."""
+    base = np.median(logs[:, 0][picks], axis=1)
+    ratio = _trimmed_mean((logs[:, 1] - logs[:, 0])[picks])
+    return np.stack([base, base + ratio], axis=1)
+
+
+def _trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of the middle 60 % of each row."""
+    cut = math.floor(0.2 * values.shape[1])
+    ordered = np.sort(values, axis=1)
+    trimmed: NDArray[np.float64] = ordered[:, cut : values.shape[1] - cut].mean(axis=1)
+    return trimmed
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,236 @@
+"""A player with the model loaded: what it shares with the referee, and how the referee has it run programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fastkernels_gym.candidate import Candidate
+from fastkernels_gym.catalog.operators import OperatorInfo
+from fastkernels_gym.errors import CandidateFault
+from fastkernels_gym.player.memory import DeviceSlab, dtype_name, view
+from fastkernels_gym.player.protocol import ProtocolError, TensorRef
+from fastkernels_gym.referee.arena import Region, Slab
+from fastkernels_gym.referee.players import Player
+from fastkernels_gym.referee.program import Outputs, Program
+from fastkernels_gym.referee.scene import Scene
+from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.results import Verdict
+
+_MAX_SEGMENTS = 256
+
+
+class Deadlines:
+    """Seconds that a player has for each kind of command."""
+
+    LOAD = 120.0
+    PREPARE = 240.0
+    RUN = 60.0
+
+
+class Contender:
+    """Baseline or candidate: one player, the slabs that it alone shares, its programs.
+
+    Args:
+        player: fresh from the zygote.
+        subject: the model that it builds.
+        weights: the slab that all players read.
+    """
+
+    def __init__(self, player: Player, subject: Subject, weights: Slab) -> None:
+        self.player, self._subject = player, subject
+        self._slabs: dict[str, Slab] = {}
+        self._segments: dict[str, DeviceSlab] = {}
+        self._slots: dict[str, list[Any]] = {}
+        self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
+        self._weights = weights
+
+    def load(self, candidate: Candidate | None, operator: OperatorInfo | None, replaces: Sequence[str]) -> None:
+        """Has the player build the model, the candidate's classes in the operator's place, and bind the weights.
+
+        Raises:
+            CandidateFault: whatever the candidate does wrong on the way; interface_mismatch for other parameters.
+        """
+        model = self._subject.model
+        answer = self.player.ask(
+            {
+                "op": "load",
+                "stage": "load",
+                "source": candidate.text if candidate else None,
+                "module": operator.module if operator else None,
+                "classes": list(replaces),
+                "config": model.config.to_dict(),
+                "model_class": f"{self._subject.operator.module}:{self._subject.operator.class_name}",
+                "device": self._subject.device.type,
+                "dtype": dtype_name(model.dtype),
+                "num_layers": self._subject.num_layers,
+            },
+            timeout=Deadlines.LOAD,
+        )
+        self._check_parameters(answer.get("parameters"))
+        entry, fds = self._weights.message()
+        refs = {name: ref.to_json() for name, ref in self._subject.refs.items()}
+        self.player.ask({"op": "bind", "slabs": [entry], "weights": refs}, fds, timeout=Deadlines.PREPARE)
+
+    def share(self, region: Region) -> Slab:
+        """This player's own copy of a region."""
+        if region.name not in self._slabs:
+            slab = self._slabs[region.name] = region.new_slab()
+            entry, fds = slab.message()
+            self.player.ask({"op": "bind", "slabs": [entry], "weights": None}, fds, timeout=Deadlines.RUN)
+        return self._slabs[region.name]
+
+    def prepare(self, program: Program, lengths: Sequence[int]) -> None:
+        """Warms a program up, captured in a CUDA graph where production would.
+
+        Raises:
+            CandidateFault: what the candidate raises, or outputs of another layout.
+        """
+        self.share(program.scene.kv)
+        self.poison(program)
+        self.share(program.region).reveal()
+        _synchronize(self._subject.device)
+        message = program.message(graph=program.scene.graph, lengths=lengths)
+        answer = self.player.ask(message, timeout=Deadlines.PREPARE, late=Verdict.COMPILE_TIMEOUT)
+        program.check_layout(answer.get("outputs"))
+        self._takes[program.name] = [
+            [None if t is None else torch.empty_like(t) for t in program.layout] for _ in program.calls
+        ]
+
+    def poison(self, program: Program) -> None:
+        """Overwrites the KV rows that a program's calls are to write with NaN."""
+        if not program.writes_kv:
+            return
+        slab = self.share(program.scene.kv)
+        slots = program.scene.batch.metadata.slot_mapping
+        for layer in self._layers(program):
+            for ref in program.scene.kv_refs[layer]:
+                slab.tensor(ref).flatten(0, 1)[slots] = torch.nan
+
+    def run(self, program: Program, n: int) -> float:
+        """One window: reveals the inputs, has the first n calls run, takes every output back.
+
+        Returns:
+            Seconds from before the reveal to after the last output was taken.
+
+        Raises:
+            CandidateFault: what the candidate raises, or protocol_tamper for outputs that are nowhere.
+        """
+        device = self._subject.device
+        slab = self._slabs[program.name]
+        message = {"op": "run", "name": program.name, "n": n}
+        _synchronize(device)
+        begin = time.perf_counter()
+        slab.reveal()
+        _synchronize(device)
+        answer = self.player.ask(message, timeout=Deadlines.RUN)
+        try:
+            self._take(program, answer.get("outputs"), n)
+        except ProtocolError as error:
+            raise CandidateFault(Verdict.PROTOCOL_TAMPER, str(error)) from None
+        _synchronize(device)
+        return time.perf_counter() - begin
+
+    def outputs(self, program: Program, index: int) -> Outputs:
+        """What the last window took of a call: its outputs, then the KV rows that it wrote."""
+        call = program.calls[index]
+        if program.kv_layer(call) is None:
+            return tuple(self._takes[program.name][index])
+        slab = self.share(program.scene.kv)
+        caches = [(slab.tensor(k), slab.tensor(v)) for k, v in program.scene.kv_refs]
+        return (*self._takes[program.name][index], *program.kv_rows(call, caches))
+
+    def kept_inputs_intact(self, program: Program) -> bool:
+        """Whether no argument was written that may not be."""
+        slab = self._slabs[program.name]
+        return all(slab.intact(ref) for index in range(len(program.calls)) for ref in program.kept_inputs(index))
+
+    def kv_intact(self, scene: Scene) -> bool:
+        """Whether a scene's KV pages are untouched but for the rows that its pass writes."""
+        slab = self._slabs.get(scene.kv.name)
+        if slab is None:
+            return True
+        slots = scene.batch.metadata.slot_mapping
+        for pair in scene.kv_refs:
+            for ref in pair:
+                slab.tensor(ref).flatten(0, 1)[slots] = scene.kv.tensor(ref).flatten(0, 1)[slots]
+        return slab.intact()
+
+    def drop(self, program: Program) -> None:
+        """Forgets a program and gives its memory back."""
+        self.player.ask({"op": "drop", "name": program.name, "slab": program.region.name}, timeout=Deadlines.RUN)
+        self._takes.pop(program.name, None)
+        if (slab := self._slabs.pop(program.region.name, None)) is not None:
+            slab.close()
+
+    def close(self) -> None:
+        self.player.close()
+        self._takes.clear()
+        for memory in (*self._segments.values(), *self._slabs.values()):
+            memory.close()
+        self._segments.clear()
+        self._slabs.clear()
+
+    def _layers(self, program: Program) -> set[int]:
+        layers = {program.kv_layer(call) for call in program.calls} - {None}
+        return {layer for layer in layers if layer is not None} or set(range(self._subject.num_layers))
+
+    def _take(self, program: Program, named: Any, n: int) -> None:
+        takes = self._takes[program.name]
+        slab = self._slabs[program.region.name]
+        if self._subject.device.type == "cpu":
+            for slots, outputs in zip(program.slots, takes, strict=True):
+                for ref, out in zip(slots, outputs, strict=True):
+                    if ref is not None and out is not None:
+                        out.copy_(slab.tensor(ref))
+            return
+        if not isinstance(named, list) or len(named) != n:
+            raise ProtocolError("outputs are not named")
+        for index, outputs in enumerate(takes):
+            places = named[index] if index < n else program.layout
+            if not isinstance(places, list | tuple) or len(places) != len(outputs):
+                raise ProtocolError("outputs are not named")
+            for place, out in zip(places, outputs, strict=True):
+                if out is not None and out.numel():
+                    # Calls that did not run cost the same copies, out of memory of the referee's own.
+                    out.copy_(place if isinstance(place, torch.Tensor) else self._find(place, out))
+
+    def _find(self, place: Mapping[str, Any], like: torch.Tensor) -> torch.Tensor:
+        """A player's output, wherever it put it."""
+        ref = TensorRef.from_json(place)
+        if ref.shape != tuple(like.shape) or ref.dtype != dtype_name(like.dtype):
+            raise ProtocolError("an output of another shape or dtype than before")
+        if ref.slab in self._slabs:
+            return self._slabs[ref.slab].tensor(ref)
+        if ref.slab == self._weights.region.name:
+            return self._weights.tensor(ref)
+        if ref.slab not in self._segments:
+            if len(self._segments) >= _MAX_SEGMENTS:
+                raise ProtocolError("too many allocations")
+            try:
+                handle = bytes.fromhex(ref.slab)
+            except ValueError as error:
+                raise ProtocolError("not a memory handle") from error
+            self._segments[ref.slab] = DeviceSlab.open(handle, self._subject.device)
+        return view(self._segments[ref.slab].bytes, ref)
+
+    def _check_parameters(self, said: Any) -> None:
+        expected = {name: [list(ref.shape), ref.dtype] for name, ref in self._subject.refs.items()}
+        try:
+            actual = {name: [shape, dtype] for name, shape, dtype in said}
+        except (TypeError, ValueError) as error:
+            raise CandidateFault(Verdict.PROTOCOL_TAMPER, "parameters are not described") from error
+        for name in expected.keys() | actual.keys():
+            if expected.get(name) != actual.get(name):
+                raise CandidateFault(
+                    Verdict.INTERFACE_MISMATCH,
+                    f"parameter {name!r} is {actual.get(name, 'missing')}, expected {expected.get(name, 'none of that name')}",
+                )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,107 @@
+"""How accurate is accurate enough: as accurate as production. Every threshold of the project is in this module.
+
+A candidate's error against the oracle is divided by the baseline's own error against it, the latter floored at half an
+ulp of the oracle in the output's dtype. Shape, dtype, contiguity and the places of NaN and infinities are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+RMS_RATIO = 2.0
+MAX_RATIO = 4.0
+# A round on which the baseline itself is this far off the oracle (relative RMS) says nothing and is redrawn smaller.
+BASELINE_OFF = 0.05
+# Timed outputs of the whole model are held against the baseline's on the same tokens: both err, each in its own way.
+PAIR_RATIO = 1.5 * (RMS_RATIO + 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRatio:
+    """A candidate's error over the baseline's, by root mean square and by the largest element."""
+
+    rms: float
+    max: float
+
+    @property
+    def passes(self) -> bool:
+        return self.rms <= RMS_RATIO and self.max <= MAX_RATIO
+
+
+def half_ulp(oracle: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Half the distance between neighbours of `dtype` at each value of the oracle (float64, any shape)."""
+    info = torch.finfo(dtype)
+    _, exponent = torch.frexp(oracle.abs().clamp(min=info.tiny))
+    return torch.ldexp(torch.full_like(oracle, info.eps / 2), exponent - 1)
+
+
+def error_ratio(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.Tensor) -> ErrorRatio:
+    """The ratio of errors; elements where the oracle is not finite are left to `same_places`.
+
+    Args:
+        candidate: any shape, a float dtype.
+        baseline: the baseline's output, same shape and dtype.
+        oracle: the reference's output in float64, same shape.
+    """
+    finite = torch.isfinite(oracle)
+    truth = torch.where(finite, oracle, 0.0)
+    floor = half_ulp(truth, candidate.dtype)
+    theirs = torch.where(finite, candidate.double() - truth, 0.0).abs()
+    ours = torch.where(finite, baseline.double() - truth, 0.0).abs()
+    return ErrorRatio(
+        _quotient(_rms(theirs), max(_rms(ours), _rms(floor))),
+        _quotient(_max(theirs), max(_max(ours), _max(floor))),
+    )
+
+
+def same_places(candidate: torch.Tensor, baseline: torch.Tensor) -> bool:
+    """Whether NaN and infinities stand at the same elements, with the same signs."""
+    same = torch.equal(torch.isnan(candidate), torch.isnan(baseline))
+    infinite = torch.isinf(baseline)
+    return (
+        same and torch.equal(torch.isinf(candidate), infinite) and torch.equal(candidate[infinite], baseline[infinite])
+    )
+
+
+def baseline_is_off(baseline: torch.Tensor, oracle: torch.Tensor) -> bool:
+    """Whether the baseline itself fails a round: its inputs are then unfit to judge anyone."""
+    if not torch.equal(torch.isfinite(baseline), torch.isfinite(oracle)):
+        return True
+    finite = torch.isfinite(oracle)
+    difference = torch.where(finite, baseline.double() - oracle, 0.0)
+    return _rms(difference) > BASELINE_OFF * _rms(torch.where(finite, oracle, 0.0)) + torch.finfo(baseline.dtype).tiny
+
+
+def pair_distance(candidate: torch.Tensor, baseline: torch.Tensor, noise: float) -> float:
+    """RMS distance of two outputs for the same tokens, in units of the baseline's RMS error against the oracle.
+
+    Args:
+        candidate: any shape.
+        baseline: same shape and dtype.
+        noise: the baseline's error relative to the RMS of its output.
+    """
+    scale = noise * _rms(baseline.double()) + _rms(half_ulp(baseline.double(), baseline.dtype))
+    return _quotient(_rms(candidate.double() - baseline.double()), scale)
+
+
+def relative_rms(value: torch.Tensor, oracle: torch.Tensor) -> float:
+    return _quotient(_rms(value.double() - oracle.double()), _rms(oracle.double()))
+
+
+def _rms(values: torch.Tensor) -> float:
+    return math.sqrt(values.double().square().mean().item()) if values.numel() else 0.0
+
+
+def _max(values: torch.Tensor) -> float:
+    return values.max().item() if values.numel() else 0.0
+
+
+def _quotient(error: float, scale: float) -> float:
+    if math.isnan(error):
+        return math.inf
+    if error == 0.0:
+        return 0.0
+    return error / scale if scale > 0.0 else math.inf

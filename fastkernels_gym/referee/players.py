@@ -1,0 +1,238 @@
+"""The referee's end of a player: spawned from a zygote, asked with a deadline, watched, killed with all it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailable
+from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
+from fastkernels_gym.player.sandbox import Limits, command
+from fastkernels_gym.results import Verdict
+
+START_TIMEOUT_S = 180.0
+_POLL_S = 0.1
+# The faults that a player may plead guilty of; anything else it says of itself is tampering.
+_PLEAS = frozenset(
+    {
+        Verdict.LOAD_ERROR,
+        Verdict.INTERFACE_MISMATCH,
+        Verdict.COMPILE_ERROR,
+        Verdict.RUNTIME_ERROR,
+        Verdict.DEVICE_FAULT,
+        Verdict.OUT_OF_MEMORY,
+    }
+)
+
+
+class Zygote:
+    """The sandboxed process that forks players.
+
+    Args:
+        device: `cpu` or `cuda`.
+        sandboxed: False runs players as plain processes of this user, for machines without namespaces.
+
+    Raises:
+        SandboxUnavailable: if it does not come up.
+    """
+
+    def __init__(self, device: str, *, sandboxed: bool = True) -> None:
+        ours, theirs = socket.socketpair()
+        mode = "nested" if sandboxed else "flat"
+        program = [sys.executable, "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), mode]
+        self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
+        line = command(program, device=device, environment={}) if sandboxed else program
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            line,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd=self._scratch.name if self._scratch else None,
+        )
+        theirs.close()
+        self._control = Channel(ours)
+        try:
+            self._control.receive(timeout=START_TIMEOUT_S)
+        except (PeerClosed, TimeoutError) as error:
+            self.close()
+            raise SandboxUnavailable(f"no player could be started: {self._last_words()}") from error
+
+    def spawn(self, limits: Limits, *, threads: int, trusted: bool) -> Player:
+        """A fresh player.
+
+        Raises:
+            PlayerLost: if the zygote is gone or the fork failed.
+        """
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours)
+        try:
+            self._control.send({"limits": asdict(limits), "threads": threads}, [theirs.fileno()], timeout=10)
+            theirs.close()
+            _, fds = channel.receive(timeout=30)
+        except (PeerClosed, ProtocolError, TimeoutError) as error:
+            channel.close()
+            raise PlayerLost(f"no player could be forked: {self._last_words()}") from error
+        return Player(channel, fds[0], limits, trusted=trusted)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if hasattr(self, "_control"):
+            self._control.close()
+        if self._scratch:
+            self._scratch.cleanup()
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read()[-2000:].decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+class Player:
+    """One player process, named by its pidfd."""
+
+    def __init__(self, channel: Channel, pidfd: int, limits: Limits, *, trusted: bool) -> None:
+        self._channel, self._pidfd, self._trusted = channel, pidfd, trusted
+        self._watchdog = Watchdog(_pid_of(pidfd), limits, self.kill)
+        self._watchdog.start()
+
+    def ask(
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, late: Verdict = Verdict.TIMEOUT
+    ) -> dict[str, Any]:
+        """Sends a command and waits for its answer.
+
+        Args:
+            message: the command.
+            fds: descriptors that go with it.
+            timeout: seconds for the whole exchange.
+            late: the verdict when they pass.
+
+        Raises:
+            CandidateFault: what the player pleaded, or what its silence or death means.
+            PlayerLost: the same of a trusted player.
+        """
+        try:
+            self._channel.send(message, fds, timeout=timeout)
+            answer, received = self._channel.receive(timeout=timeout)
+        except TimeoutError:
+            self.kill()
+            raise self._fault(late, f"no answer to {message['op']!r} within {timeout:.0f} s") from None
+        except PeerClosed:
+            raise self._fault(*self._death(message["op"])) from None
+        except ProtocolError as error:
+            self.kill()
+            raise self._fault(Verdict.PROTOCOL_TAMPER, str(error)) from None
+        for fd in received:
+            os.close(fd)
+        if "fault" in answer:
+            detail = str(answer.get("detail", ""))[: MAX_DETAIL + 1000]
+            plea = answer["fault"]
+            if plea not in _PLEAS:
+                raise self._fault(Verdict.PROTOCOL_TAMPER, "an unknown fault")
+            raise self._fault(Verdict(plea), detail)
+        return answer
+
+    def kill(self) -> None:
+        """Kills the player and, with its pid namespace, everything it started."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._watchdog.stop()
+        self.kill()
+        self._channel.close()
+        os.close(self._pidfd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _death(self, during: str) -> tuple[Verdict, str]:
+        if self._watchdog.reason:
+            return Verdict.OUT_OF_MEMORY, self._watchdog.reason
+        return Verdict.RUNTIME_ERROR, f"the process ended during {during!r}: it exited, crashed or was killed"
+
+    def _fault(self, verdict: Verdict, detail: str) -> Exception:
+        if self._trusted:
+            return PlayerLost(f"baseline player: {verdict}: {detail}")
+        return CandidateFault(verdict, detail)
+
+
+class Watchdog(threading.Thread):
+    """Bounds a player's memory and processes, which no rlimit does for a process that root started."""
+
+    def __init__(self, pid: int, limits: Limits, kill: Any) -> None:
+        super().__init__(daemon=True, name=f"watchdog-{pid}")
+        self._pid, self._limits, self._kill = pid, limits, kill
+        self._stopped = threading.Event()
+        self.reason = ""
+
+    def run(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            pids = _tree(self._pid, self._limits.processes + 1)
+            if len(pids) > self._limits.processes:
+                self.reason = f"over {self._limits.processes} processes"
+            elif (used := sum(map(_private_bytes, pids))) > self._limits.memory_bytes:
+                self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
+            if self.reason:
+                self._kill()
+                return
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+def _pid_of(pidfd: int) -> int:
+    found = re.search(r"^Pid:\s*(-?\d+)", Path(f"/proc/self/fdinfo/{pidfd}").read_text(), re.MULTILINE)
+    if found is None or int(found[1]) <= 0:
+        raise PlayerLost("a player died at birth")
+    return int(found[1])
+
+
+def _tree(root: int, limit: int) -> list[int]:
+    """The process and its descendants; orphans of a pid namespace are children of its first process."""
+    pids, position = [root], 0
+    while position < len(pids) < limit:
+        for task in Path(f"/proc/{pids[position]}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids.extend(map(int, task.read_text().split()))
+        position += 1
+    return pids
+
+
+def _private_bytes(pid: int) -> int:
+    """Anonymous and tmpfs-backed private memory; the arena and shared libraries are not the player's own."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^RssAnon:\s*(\d+)", status, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def wait_until_gone(player: Player, seconds: float) -> None:
+    """Waits for a killed player's memory to be returned."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            _pid_of(player._pidfd)
+        except (PlayerLost, OSError):
+            return
+        time.sleep(0.005)

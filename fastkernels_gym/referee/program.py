@@ -1,0 +1,280 @@
+"""Calls of one operator, ready to be run by a player: their inputs in one region, and what must come out.
+
+The same program goes to the candidate's player and to the baseline's. Whatever a player says of its outputs is checked
+against the baseline's own before anything is copied.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastkernels_gym.errors import CandidateFault
+from fastkernels_gym.player.memory import dtype_name
+from fastkernels_gym.player.protocol import TensorRef
+from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee.arena import Region
+from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, metadata_tensors, same_layout
+from fastkernels_gym.results import Verdict
+from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
+
+Outputs = tuple[torch.Tensor | None, ...]
+_Caches = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a call gives: by the baseline, and by the oracle in float64; KV rows that it writes are further outputs."""
+
+    baseline: Outputs
+    oracle: Outputs
+
+
+class Program:
+    """Calls with one signature in one scene.
+
+    Args:
+        name: a name for messages; the region's too.
+        scene: where the calls were recorded.
+        calls: at least one; all of them take arguments of the same shapes.
+        needs_context: whether the operator reads the forward context.
+    """
+
+    def __init__(self, name: str, scene: Scene, calls: Sequence[Call], *, needs_context: bool) -> None:
+        self.name, self.scene, self.needs_context = name, scene, needs_context
+        self.region = Region(name, scene.subject.device)
+        self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
+        self._places = [[self._place(argument) for argument in call.arguments] for call in calls]
+        module = scene.subject.module.get_submodule(calls[0].path)
+        parameters = list(inspect.signature(module.forward_native if calls[0].path else module.forward).parameters)
+        writable = {*getattr(module, "donates", ()), *getattr(module, "mutates", ())}
+        self._kept = [i for i, name_ in enumerate(parameters) if name_ not in writable]
+        self.writes_kv = any("key_cache" in getattr(part, "mutates", ()) for part in module.modules())
+        self.calls = list(calls)
+        self.layout = run_baseline(scene, calls[0])
+        out = [
+            None if t is None else (t.shape, torch.empty(t.shape, device="meta").stride(), t.dtype) for t in self.layout
+        ]
+        on_host = scene.subject.device.type == "cpu"
+        self.slots = [[self.region.reserve(*o) if o and on_host else None for o in out] for _ in calls]
+        for key, tensor in metadata_tensors(scene.batch.metadata).items():
+            self.region.tensor(self._metadata[key]).copy_(tensor)
+        self.fill(self.calls)
+
+    def _place(self, argument: Argument) -> TensorRef | None:
+        if isinstance(argument, Given):
+            return self.region.reserve_like(argument.tensor)
+        return argument.ref if isinstance(argument, Shared) else None
+
+    def fill(self, calls: Sequence[Call]) -> None:
+        """Puts the arguments of calls into the mirror, from the first on."""
+        for places, call in zip(self._places, calls, strict=False):
+            for ref, argument in zip(places, call.arguments, strict=True):
+                if ref is not None and isinstance(argument, Given):
+                    self.region.tensor(ref).copy_(argument.tensor)
+
+    def message(self, *, graph: bool, lengths: Sequence[int]) -> dict[str, Any]:
+        """The `prepare` command."""
+        metadata = self.scene.batch.metadata
+        fields = {key: ref.to_json() for key, ref in self._metadata.items()}
+        numbers = {"max_query_len": metadata.max_query_len, "max_seq_len": metadata.max_seq_len}
+        kv = [[k.to_json(), v.to_json()] for k, v in self.scene.kv_refs]
+        contexts = [{"metadata": {**fields, **numbers}, "kv": kv}] if self.needs_context else []
+        return {
+            "op": "prepare",
+            "stage": "prepare",
+            "name": self.name,
+            "contexts": contexts,
+            "calls": [
+                {
+                    "path": call.path,
+                    "args": [
+                        {"v": a} if ref is None else {"t": ref.to_json()}
+                        for a, ref in zip(call.arguments, places, strict=True)
+                    ],
+                    "context": 0 if self.needs_context else None,
+                    "out": [None if ref is None else ref.to_json() for ref in slots],
+                }
+                for call, places, slots in zip(self.calls, self._places, self.slots, strict=True)
+            ],
+            "graph": graph,
+            "lengths": list(lengths),
+        }
+
+    def check_layout(self, described: Any) -> None:
+        """Holds what a player says its outputs look like against the baseline's.
+
+        Raises:
+            CandidateFault: wrong_shape, wrong_dtype, or protocol_tamper where it is no description.
+        """
+        if not isinstance(described, list) or len(described) != len(self.calls):
+            raise CandidateFault(Verdict.PROTOCOL_TAMPER, "outputs are not described")
+        for outputs in described:
+            if not isinstance(outputs, list):
+                raise CandidateFault(Verdict.PROTOCOL_TAMPER, "outputs are not described")
+            if len(outputs) != len(self.layout):
+                raise CandidateFault(Verdict.WRONG_SHAPE, f"{len(outputs)} outputs, expected {len(self.layout)}")
+            for index, (said, expected) in enumerate(zip(outputs, self.layout, strict=True)):
+                _check_output(index, said, expected)
+
+    def kept_inputs(self, index: int) -> Iterator[TensorRef]:
+        """The places of a call's arguments that it may not change."""
+        for position, argument in enumerate(self.calls[index].arguments):
+            ref = self._places[index][position]
+            if ref is not None and isinstance(argument, Given) and position in self._kept:
+                yield ref
+
+    def kv_rows(self, call: Call, caches: _Caches) -> Outputs:
+        """The KV rows that a call writes, keys then values, out of `caches` (one pair a layer)."""
+        layer = self.kv_layer(call)
+        if layer is None:
+            return ()
+        slots = self.scene.batch.metadata.slot_mapping
+        return tuple(cache.flatten(0, 1)[slots] for cache in caches[layer])
+
+    def kv_layer(self, call: Call) -> int | None:
+        if not self.writes_kv or not call.path:
+            return None
+        found = re.search(r"\blayers\.(\d+)\b", call.path)
+        return int(found[1]) if found else None
+
+
+def run_baseline(scene: Scene, call: Call) -> Outputs:
+    """The baseline's outputs, on copies of the arguments; KV rows go into the scene's own pages."""
+    arguments = [_materialise(scene, a, scene.kv_caches, wide=False) for a in call.arguments]
+    return _run(scene, call, arguments, scene.context)
+
+
+def expect(program: Program, call: Call) -> Expected:
+    """Runs baseline and oracle on a call."""
+    scene = program.scene
+    baseline = run_baseline(scene, call)
+    baseline_rows = program.kv_rows(call, scene.kv_caches)
+    wide = _WideCaches(scene.kv_caches)
+    with scene.subject.oracle():
+        arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
+        oracle = _run(scene, call, arguments, ForwardContext(scene.batch.metadata, wide))
+    return Expected((*baseline, *baseline_rows), (*oracle, *program.kv_rows(call, wide)))
+
+
+def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
+    """The worst error ratio of a call's outputs.
+
+    Raises:
+        CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
+    """
+    worst = ErrorRatio(0.0, 0.0)
+    for index, (ours, base, truth) in enumerate(zip(outputs, expected.baseline, expected.oracle, strict=True)):
+        if ours is None or base is None or truth is None:
+            continue
+        if not base.is_floating_point():
+            if not torch.equal(ours, base):
+                raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
+            continue
+        if not numerics.same_places(ours, base):
+            unwritten = torch.isnan(ours).logical_and(torch.isfinite(base))
+            share = unwritten.float().mean().item()
+            verdict = Verdict.UNWRITTEN_OUTPUT if share > 0 else Verdict.WRONG_VALUE
+            raise CandidateFault(
+                verdict, f"{name}: output {index}: {share:.1%} NaN where numbers belong, or infinities misplaced"
+            )
+        ratio = numerics.error_ratio(ours, base, truth)
+        if not ratio.passes:
+            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
+        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
+    return worst
+
+
+def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:
+    error = torch.nan_to_num(ours.double() - truth).abs()
+    position = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+    return (
+        f"{name}: output {index}: error {ratio.rms:.3g}x the baseline's by RMS (allowed {numerics.RMS_RATIO:g}x), "
+        f"{ratio.max:.3g}x by maximum (allowed {numerics.MAX_RATIO:g}x); worst at {position}: "
+        f"got {ours[position].item():.6g}, expected {truth[position].item():.6g}"
+    )
+
+
+def _check_output(index: int, said: Any, expected: torch.Tensor | None) -> None:
+    if said is None or expected is None:
+        if said is not None or expected is not None:
+            raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} is {'None' if said is None else 'a tensor'}")
+        return
+    try:
+        shape, stride, dtype, device = tuple(said["shape"]), tuple(said["stride"]), said["dtype"], said["device"]
+    except (KeyError, TypeError) as error:
+        raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described") from error
+    if shape != tuple(expected.shape):
+        raise CandidateFault(
+            Verdict.WRONG_SHAPE, f"output {index} has shape {list(shape)}, expected {list(expected.shape)}"
+        )
+    if dtype != dtype_name(expected.dtype):
+        raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is {dtype}, expected {dtype_name(expected.dtype)}")
+    if device != expected.device.type:
+        raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is on {device}, expected {expected.device.type}")
+    contiguous = torch.empty(shape, device="meta").stride()
+    if (
+        expected.is_contiguous()
+        and expected.numel() > 0
+        and stride != contiguous
+        and _differs(shape, stride, contiguous)
+    ):
+        raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} has strides {list(stride)}, expected it contiguous")
+
+
+def _differs(shape: Sequence[int], stride: Sequence[int], contiguous: Sequence[int]) -> bool:
+    """Whether strides differ where they matter: a dimension of size one may have any."""
+    return any(size > 1 and a != b for size, a, b in zip(shape, stride, contiguous, strict=True))
+
+
+def _run(scene: Scene, call: Call, arguments: list[Any], context: ForwardContext) -> Outputs:
+    from fastkernels_gym.engine.batch import Batch
+    from fastkernels_gym.engine.step import forward_step
+
+    module: nn.Module = scene.subject.module
+    if not call.path:
+        return (forward_step(module, Batch(*arguments, context.attn_metadata), context.kv_caches),)
+    with set_forward_context(context):
+        result = module.get_submodule(call.path)(*arguments)
+    if result is None:
+        return ()
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+def _materialise(scene: Scene, argument: Argument, caches: _Caches, *, wide: bool) -> Any:
+    """The argument as a tensor of the referee's own: a copy where the operator may overwrite it, widened for the oracle."""
+    if isinstance(argument, Given):
+        return (
+            argument.tensor.double() if wide and argument.tensor.is_floating_point() else same_layout(argument.tensor)
+        )
+    if isinstance(argument, Shared):
+        for layer, pair in enumerate(scene.kv_refs):
+            if argument.ref in pair:
+                return caches[layer][pair.index(argument.ref)]
+        tensor = scene.subject.weights.tensor(argument.ref)
+        return tensor.double() if wide else tensor
+    return argument
+
+
+class _WideCaches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
+    """KV caches widened to float64 one layer at a time: the layer in use is kept, so that its rows can be read back."""
+
+    def __init__(self, caches: _Caches) -> None:
+        self._caches = caches
+        self._held: tuple[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._caches)
+
+    def __getitem__(self, layer: Any) -> Any:
+        if self._held is None or self._held[0] != layer:
+            keys, values = self._caches[layer]
+            self._held = (layer, (keys.double(), values.double()))
+        return self._held[1]

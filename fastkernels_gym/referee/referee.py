@@ -1,0 +1,154 @@
+"""The trusted process: takes a request, gives an evaluation, and lives on whatever the candidate does."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+
+from fastkernels_gym.candidate import Candidate
+from fastkernels_gym.catalog import Task, load_task
+from fastkernels_gym.errors import CandidateFault, HarnessFault
+from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.player import sandbox
+from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
+from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.session import Session, session_key
+from fastkernels_gym.referee.trial import Stopwatch, Timings, Trial
+from fastkernels_gym.results import Evaluation, Seconds, Verdict
+from fastkernels_gym.reward import reward
+
+# The confidence interval's relative half-width that a stable measurement reaches.
+_TARGET = {"cpu": 0.05, "cuda": 0.01}
+
+
+class Referee:
+    """Judges candidates one after the other on one device.
+
+    Args:
+        device: `cpu` or `cuda`.
+        sandboxed: False lets candidates run unprotected, as plain processes.
+
+    Raises:
+        SandboxUnavailable: if this machine cannot give the sandbox.
+    """
+
+    def __init__(self, device: str, *, sandboxed: bool = True) -> None:
+        self._layers = sandbox.require() if sandboxed else ()
+        self._device = torch.device("cuda:0" if device == "cuda" else "cpu")
+        self._sandboxed = sandboxed
+        self._threads = max(1, (os.cpu_count() or 1) if device == "cpu" else 1)
+        torch.set_grad_enabled(False)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        self._zygote: Zygote | None = None
+        self._session: Session | None = None
+
+    @property
+    def device_name(self) -> str:
+        return (
+            torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else f"CPU ({os.cpu_count()} cores)"
+        )
+
+    def evaluate(self, request: EvalRequest, *, queue_s: float = 0.0) -> Evaluation:
+        """Judges one candidate; whatever goes wrong is in the evaluation.
+
+        Raises:
+            UserError: on a task that does not exist.
+        """
+        begin = time.monotonic()
+        task = load_task(request.task)
+        watch = Stopwatch()
+        try:
+            candidate = Candidate.parse(request.source)
+            replaces = candidate.replaces(task)
+        except CandidateFault as fault:
+            evaluation = self._fault(task, request, fault.verdict, fault.detail, ())
+        else:
+            evaluation = self._judge(task, request, candidate, replaces, watch)
+        seconds = Seconds(time.monotonic() - begin + queue_s, queue_s, watch.build, watch.correctness, watch.timing)
+        return evaluation.replace(seconds=seconds, device=self.device_name, sandbox=self._layers)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        if self._zygote is not None:
+            self._zygote.close()
+        self._session = self._zygote = None
+
+    def _judge(
+        self, task: Task, request: EvalRequest, candidate: Candidate, replaces: Sequence[str], watch: Stopwatch
+    ) -> Evaluation:
+        """Two tries: an infrastructure fault or an unstable measurement is repeated once with fresh players."""
+        evaluation = None
+        for _ in range(2):
+            trial = None
+            try:
+                trial = Trial(self._session_of(task), task, candidate, watch)
+                classes = [name.rpartition(".")[2] for name in replaces]
+                timings = trial.run(classes, request.measure, request.budget_s, _TARGET[self._device.type])
+            except CandidateFault as fault:
+                return self._fault(task, request, fault.verdict, fault.detail, replaces, candidate.warnings)
+            except (HarnessFault, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+                self.close()
+                evaluation = self._fault(task, request, Verdict.INFRA_ERROR, str(error), replaces)
+                continue
+            evaluation = self._success(task, request, trial, timings, replaces, candidate.warnings)
+            if timings.stable:
+                break
+        assert evaluation is not None
+        return evaluation
+
+    def _session_of(self, task: Task) -> Session:
+        if self._zygote is None:
+            self._zygote = Zygote(self._device.type, sandboxed=self._sandboxed)
+        if self._session is not None and self._session.key != session_key(task):
+            self._session.close()
+            self._session = None
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self._session is None:
+            self._session = Session(task, self._device, self._zygote, self._threads)
+        return self._session
+
+    def _success(
+        self,
+        task: Task,
+        request: EvalRequest,
+        trial: Trial,
+        timings: Timings,
+        replaces: Sequence[str],
+        warnings: Sequence[str],
+    ) -> Evaluation:
+        evaluation = Evaluation(
+            task=task.id,
+            verdict=Verdict.OK,
+            replaces=tuple(replaces),
+            stable=timings.stable,
+            reward_kind=request.reward_kind,
+            e2e=timings.e2e,
+            ladder=timings.ladder,
+            correctness=trial.correctness,
+            warnings=tuple(warnings),
+            feedback=timing_feedback(timings.ladder, timings.e2e, stable=timings.stable),
+        )
+        return evaluation.replace(reward=reward(evaluation, request.reward_kind))
+
+    def _fault(
+        self,
+        task: Task,
+        request: EvalRequest,
+        verdict: Verdict,
+        detail: str,
+        replaces: Sequence[str],
+        warnings: Sequence[str] = (),
+    ) -> Evaluation:
+        return Evaluation(
+            task=task.id,
+            verdict=verdict,
+            replaces=tuple(replaces),
+            reward_kind=request.reward_kind,
+            warnings=tuple(warnings),
+            feedback=fault_feedback(verdict, detail),
+        )

@@ -1,0 +1,179 @@
+"""A phase of the workload brought to life: a batch, its KV pages, and what every operator is fed in it.
+
+Inputs of an operator are what the model feeds it: a scene runs the referee's private model on fresh random tokens and
+keeps the operator's arguments. KV pages are filled by a private prefill under a random block table.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastkernels_gym.engine.batch import Batch, kv_cache_shape
+from fastkernels_gym.engine.step import forward_step
+from fastkernels_gym.player.protocol import TensorRef
+from fastkernels_gym.referee.arena import Region
+from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
+
+BLOCK_SIZE = 16
+_PREFILL_TOKENS = 8192
+_METADATA = ("query_start_loc", "seq_lens", "block_table", "slot_mapping")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument that the model computed: the referee's own copy, strides kept."""
+
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An argument that is a weight or a KV page of a region both sides have."""
+
+    ref: TensorRef
+
+
+Argument = Given | Shared | int | float | bool | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one submodule (or, with an empty path, of the whole model) in a scene."""
+
+    path: str
+    arguments: tuple[Argument, ...]
+
+    def with_floats(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Call:
+        """The same call with every computed floating-point argument changed."""
+        changed = []
+        for argument in self.arguments:
+            if isinstance(argument, Given) and argument.tensor.is_floating_point():
+                argument = Given(same_layout(argument.tensor).copy_(change(argument.tensor)))
+            changed.append(argument)
+        return Call(self.path, tuple(changed))
+
+
+class Scene:
+    """One phase at fixed lengths.
+
+    Args:
+        subject: the referee's model.
+        name: a name for messages.
+        query_lens: new tokens of each sequence.
+        context_lens: tokens of each sequence in the KV cache before the pass.
+    """
+
+    def __init__(
+        self, subject: Subject, name: str, query_lens: Sequence[int], context_lens: Sequence[int], rng: random.Random
+    ) -> None:
+        self.subject, self.name, self.query_lens, self._rng = subject, name, tuple(query_lens), rng
+        self._generator = torch.Generator(subject.device).manual_seed(rng.getrandbits(63))
+        blocks = [-(-(q + c) // BLOCK_SIZE) for q, c in zip(query_lens, context_lens, strict=True)]
+        order = rng.sample(range(sum(blocks)), sum(blocks))
+        table = torch.zeros(len(blocks), max(blocks), dtype=torch.int32)
+        for row, count in enumerate(blocks):
+            table[row, :count] = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32)
+        self.kv = Region(f"kv:{name}", subject.device)
+        shape = kv_cache_shape(subject.model.config, sum(blocks), BLOCK_SIZE)
+        stride = torch.empty(shape, device="meta").stride()
+        pair = lambda: (
+            self.kv.reserve(shape, stride, subject.model.dtype),
+            self.kv.reserve(shape, stride, subject.model.dtype),
+        )
+        self.kv_refs = [pair() for _ in range(subject.num_layers)]
+        self.kv_caches = [(self.kv.tensor(k), self.kv.tensor(v)) for k, v in self.kv_refs]
+        self._by_pointer = {self.kv.tensor(r).data_ptr(): r for pair_ in self.kv_refs for r in pair_}
+        self._fill_context(context_lens, table)
+        self.batch = self._batch(self.query_lens, context_lens, table)
+        self.graph = max(query_lens) == 1
+
+    @property
+    def context(self) -> ForwardContext:
+        return ForwardContext(self.batch.metadata, self.kv_caches)
+
+    def draw_tokens(self, out: torch.Tensor) -> None:
+        """Fresh token ids, uniform over the vocabulary."""
+        torch.randint(self.subject.model.config.vocab_size, out.shape, generator=self._generator, out=out)
+
+    def whole_model(self) -> Call:
+        """The full model's own call: input ids and positions."""
+        return Call("", (Given(self.batch.input_ids.clone()), Given(self.batch.positions.clone())))
+
+    def record(self, wanted: Mapping[str, int]) -> list[Call]:
+        """Runs a pass on fresh tokens and keeps what submodules were called with.
+
+        Args:
+            wanted: how many calls to keep of each path.
+
+        Returns:
+            The calls, in the order in which they were made.
+        """
+        left, calls, hooks = dict(wanted), [], []
+
+        def keep(path: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
+            def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                if left[path] > 0:
+                    left[path] -= 1
+                    calls.append(Call(path, tuple(map(self._argument, _positional(module, args, kwargs)))))
+
+            return hook
+
+        for path in wanted:
+            module = self.subject.module.get_submodule(path)
+            hooks.append(module.register_forward_pre_hook(keep(path), with_kwargs=True))
+        try:
+            self.draw_tokens(self.batch.input_ids)
+            forward_step(self.subject.module, self.batch, self.kv_caches)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return calls
+
+    def _argument(self, value: Any) -> Argument:
+        if not isinstance(value, torch.Tensor):
+            return value  # type: ignore[no-any-return]
+        ref = self.subject.weight_at(value) or self._by_pointer.get(value.data_ptr())
+        if ref is not None and ref.shape == tuple(value.shape):
+            return Shared(ref)
+        return Given(same_layout(value))
+
+    def _batch(self, query_lens: Sequence[int], context_lens: Sequence[int], table: torch.Tensor) -> Batch:
+        ids = torch.empty(sum(query_lens), dtype=torch.int64, device=self.subject.device)
+        self.draw_tokens(ids)
+        return Batch.build(query_lens, context_lens, table, BLOCK_SIZE, self.subject.device, ids)
+
+    def _fill_context(self, context_lens: Sequence[int], table: torch.Tensor) -> None:
+        rows = [row for row, length in enumerate(context_lens) if length > 0]
+        while rows:
+            chunk = [rows.pop(0)]
+            while rows and sum(context_lens[r] for r in (*chunk, rows[0])) <= _PREFILL_TOKENS:
+                chunk.append(rows.pop(0))
+            lengths = [context_lens[r] for r in chunk]
+            forward_step(self.subject.module, self._batch(lengths, [0] * len(chunk), table[chunk]), self.kv_caches)
+
+
+def same_layout(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides."""
+    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
+
+
+def _positional(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The call's arguments in the order of the operator's signature."""
+    if not kwargs:
+        return args
+    import inspect
+
+    bound = inspect.signature(module.forward_native).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return tuple(bound.arguments.values())
+
+
+def metadata_tensors(metadata: AttentionMetadata) -> dict[str, torch.Tensor]:
+    return {name: getattr(metadata, name) for name in _METADATA}

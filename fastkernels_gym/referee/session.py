@@ -1,0 +1,107 @@
+"""What is kept between evaluations of one model: its private weights, its scenes, the baseline's player."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import torch
+
+from fastkernels_gym.catalog import Model, Task, Workload
+from fastkernels_gym.engine.batch import kv_cache_shape
+from fastkernels_gym.player.sandbox import Limits
+from fastkernels_gym.referee.arena import Slab
+from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
+from fastkernels_gym.referee.subject import Subject
+
+# Private weights and the players' copy, three sets of KV pages, and what oracles and activations need.
+_WEIGHT_COPIES, _KV_COPIES, _USABLE = 2.3, 3.5, 0.85
+_RAGGED_SEQUENCES = 3
+
+
+class Session:
+    """One model on one device.
+
+    Args:
+        task: any task of the model; its workload decides the scenes.
+        device: where everything runs.
+        zygote: of trusted players and of candidates alike.
+        threads: CPU threads of a player.
+    """
+
+    def __init__(self, task: Task, device: torch.device, zygote: Zygote, threads: int) -> None:
+        self.key = session_key(task)
+        self._zygote, self._threads = zygote, threads
+        # Seeds come from the operating system and never leave this process.
+        self.rng = random.Random(os.urandom(32))
+        self.num_layers = affordable_layers(task.model, task.workload, device)
+        generator = torch.Generator(device).manual_seed(self.rng.getrandbits(63))
+        self.subject = Subject(task.model, device, self.num_layers, generator)
+        self.scenes = {
+            phase.name: Scene(
+                self.subject, phase.name, [phase.query_len] * phase.batch, [phase.context_len] * phase.batch, self.rng
+            )
+            for phase in task.workload.phases
+        }
+        self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
+        self.weights: Slab = self.subject.weights.new_slab(read_only=True)
+        self.baseline = self._contender(trusted=True)
+        self.baseline.load(None, None, ())
+
+    def new_candidate(self) -> Contender:
+        return self._contender(trusted=False)
+
+    def close(self) -> None:
+        self.baseline.close()
+        self.weights.close()
+
+    def _contender(self, *, trusted: bool) -> Contender:
+        return Contender(
+            self._zygote.spawn(Limits(), threads=self._threads, trusted=trusted), self.subject, self.weights
+        )
+
+    def _hidden_scene(self, name: str, workload: Workload) -> Scene:
+        """A ragged batch of lengths that no observation shows."""
+        phase = workload.only(name).phases[0]
+        draw = self.rng.randint
+        if phase.query_len == 1:
+            contexts = [draw(1, phase.context_len) for _ in range(_RAGGED_SEQUENCES)]
+            return Scene(self.subject, f"{name}-ragged", [1] * len(contexts), contexts, self.rng)
+        queries = [draw(2, phase.query_len) for _ in range(_RAGGED_SEQUENCES - 1)] + [1]
+        return Scene(self.subject, f"{name}-ragged", queries, [0] * len(queries), self.rng)
+
+
+def session_key(task: Task) -> tuple[str, str, tuple[str, ...]]:
+    """What two tasks share that can share a session."""
+    return task.model.sha256, task.workload.name, tuple(phase.name for phase in task.workload.phases)
+
+
+def affordable_layers(model: Model, workload: Workload, device: torch.device) -> int:
+    """The model's depth, or the largest that fits the device."""
+    full = int(model.config.num_hidden_layers)
+    if device.type == "cuda":
+        room = _USABLE * torch.cuda.mem_get_info(device)[0]
+    else:
+        room = _USABLE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    embedding, layer = parameter_counts(model)
+    blocks = sum(phase.batch * -(-phase.length // BLOCK_SIZE) for phase in workload.phases)
+    pages = 2 * torch.Size(kv_cache_shape(model.config, blocks, BLOCK_SIZE)).numel()
+    size = model.dtype.itemsize
+    affordable = (room - _WEIGHT_COPIES * embedding * size) / (size * (_WEIGHT_COPIES * layer + _KV_COPIES * pages))
+    return max(1, min(full, int(affordable)))
+
+
+def parameter_counts(model: Model) -> tuple[int, int]:
+    """Parameters outside the layers, and of one layer."""
+    import importlib
+
+    from fastkernels_gym.catalog.operators import find_operator
+    from fastkernels_gym.engine.build import build_model
+
+    operator = find_operator(model.l4)
+    l4 = getattr(importlib.import_module(operator.module), operator.class_name)
+    shallow = build_model(model.config, l4, device=torch.device("meta"), dtype=model.dtype, num_layers=1)
+    layer = sum(p.numel() for name, p in shallow.named_parameters() if ".layers." in f".{name}")
+    return sum(p.numel() for p in shallow.parameters()) - layer, layer

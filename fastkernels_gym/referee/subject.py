@@ -1,0 +1,89 @@
+"""The model under test, as the referee has it: private weights, and the oracle that runs its reference in float64."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastkernels_gym.catalog.models import Model
+from fastkernels_gym.catalog.operators import find_operator
+from fastkernels_gym.engine.build import bind_parameters, build_model
+from fastkernels_gym.engine.weights import fill_parameter
+from fastkernels_gym.player.protocol import TensorRef
+from fastkernels_gym.referee.arena import Region
+from fastkernels_gym.tasks.baseline.forward_context import reference_mode
+
+
+class Subject:
+    """One model at one depth, with random weights of its own.
+
+    Args:
+        model: which.
+        device: where it runs.
+        num_layers: its depth here.
+        generator: the source of the weights, on `device`.
+    """
+
+    def __init__(self, model: Model, device: torch.device, num_layers: int, generator: torch.Generator) -> None:
+        self.model, self.device, self.num_layers = model, device, num_layers
+        self.operator = find_operator(model.l4)
+        l4 = getattr(importlib.import_module(self.operator.module), self.operator.class_name)
+        self.module: nn.Module = build_model(model.config, l4, device=device, dtype=model.dtype, num_layers=num_layers)
+        self.weights = Region("weights", device)
+        self.refs: dict[str, TensorRef] = {}
+        placed: dict[int, TensorRef] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if id(parameter) not in placed:
+                placed[id(parameter)] = self.weights.reserve(parameter.shape, parameter.stride(), parameter.dtype)
+            self.refs[name] = placed[id(parameter)]
+        bind_parameters(self.module, {name: self.weights.tensor(ref) for name, ref in self.refs.items()})
+        for name, parameter in self.module.named_parameters():
+            fill_parameter(name, parameter.data, generator, model.config.initializer_range)
+        self._by_pointer = {self.weights.tensor(ref).data_ptr(): ref for ref in self.refs.values()}
+
+    def weight_at(self, tensor: torch.Tensor) -> TensorRef | None:
+        """The weight that `tensor` is, where it is one, whole."""
+        ref = self._by_pointer.get(tensor.data_ptr())
+        return ref if ref is not None and ref.shape == tuple(tensor.shape) else None
+
+    @contextmanager
+    def oracle(self) -> Iterator[None]:
+        """Within it every operator runs its reference, its own parameters and buffers widened to float64."""
+        hooks = []
+        for module in self.module.modules():
+            if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
+                widened = _Widened()
+                hooks.append(module.register_forward_pre_hook(widened.enter))
+                hooks.append(module.register_forward_hook(widened.leave, always_call=True))
+        try:
+            with reference_mode():
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Widened:
+    """Swaps one module's own tensors for float64 copies while its forward runs."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        kept = (dict(module._parameters), dict(module._buffers))
+        self._kept.append(kept)
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_floating_point():
+                    wide = tensor.double()
+                    held[name] = nn.Parameter(wide, requires_grad=False) if isinstance(tensor, nn.Parameter) else wide
+
+    def leave(self, module: nn.Module, _: Any, __: Any) -> None:
+        parameters, buffers = self._kept.pop()
+        module._parameters.update(parameters)
+        module._buffers.update(buffers)

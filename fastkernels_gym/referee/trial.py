@@ -1,0 +1,365 @@
+"""One candidate against the baseline: is it right, then how fast is it, rung by rung and end to end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from fastkernels_gym.candidate import Candidate
+from fastkernels_gym.catalog import Case, OperatorInfo, Task
+from fastkernels_gym.errors import CandidateFault
+from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
+from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.program import Expected, Program, expect, judge
+from fastkernels_gym.referee.scene import Call, Given, Scene
+from fastkernels_gym.referee.session import Session
+from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
+
+_JUDGED = 2  # calls of a program whose every element is judged
+_MOST_CALLS = 64
+_HOST_CALLS = 4
+_SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A program of the candidate's task, ready in both players, and how often the workload makes its calls."""
+
+    program: Program
+    expected: dict[int, Expected]
+    phase: str
+    shapes: str
+    calls: int
+
+
+@dataclass(slots=True)
+class Timings:
+    """What a trial measured; `stable` is false where a confidence interval stayed too wide."""
+
+    ladder: tuple[Rung, ...] = ()
+    e2e: EndToEnd | None = None
+    stable: bool = True
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by stage."""
+
+    build: float = 0.0
+    correctness: float = 0.0
+    timing: float = 0.0
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.monotonic() - begin)
+
+
+@dataclass(slots=True)
+class Trial:
+    """The judging of one candidate by one fresh player.
+
+    Args:
+        session: the model's.
+        task: what the candidate replaces.
+        candidate: parsed.
+        watch: where the seconds go.
+    """
+
+    session: Session
+    task: Task
+    candidate: Candidate
+    watch: Stopwatch
+    rounds: int = 0
+    worst: ErrorRatio = ErrorRatio(0.0, 0.0)
+    worst_at: str = ""
+    _serial: int = 0
+    _contender: Contender | None = None
+    _programs: list[Program] = field(default_factory=list)
+
+    @property
+    def contender(self) -> Contender:
+        assert self._contender is not None
+        return self._contender
+
+    @property
+    def correctness(self) -> Correctness:
+        return Correctness(self.rounds, self.worst.max, self.worst.rms, self.worst_at)
+
+    def run(self, replaces: Sequence[str], measure: str, budget_s: float, half_width: float) -> Timings:
+        """Judges, then measures.
+
+        Raises:
+            CandidateFault: the verdict, where it is not `ok`.
+            PlayerLost: if the baseline's player fails.
+        """
+        try:
+            with self.watch.on("build"):
+                self._contender = self.session.new_candidate()
+                self._contender.load(self.candidate, self.task.operator, replaces)
+            rungs = [] if self.task.level == 4 else [self.task.operator]
+            rungs += list(self.task.ladder) if measure != "op" else []
+            with self.watch.on("correctness"):
+                ladder = [(rung, self._examine_operator(rung, thorough=rung == self.task.operator)) for rung in rungs]
+                whole = self._examine_model() if measure == "e2e" or self.task.level == 4 else []
+            with self.watch.on("timing"):
+                timings = self._time(ladder, whole, budget_s, half_width)
+            self._check_arena()
+            return timings
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._contender is not None:
+            self._contender.close()
+        for program in self._programs:
+            self.session.baseline.drop(program)
+        self._programs.clear()
+
+    # Correctness
+
+    def _examine_operator(self, operator: OperatorInfo, *, thorough: bool) -> list[Measured]:
+        measured = []
+        for case in self.task.cases_of(operator.id):
+            scene = self.session.scenes[case.phase]
+            program = self._program(operator, case, scene)
+            expected = self._judge_program(program, operator.id)
+            if thorough:
+                self._judge_hard_values(program, operator.id)
+                hidden = self.session.hidden[case.phase]
+                unseen = self._program(operator, case, hidden)
+                self._judge_program(unseen, f"{operator.id} (unseen shapes)")
+                self.contender.drop(unseen)
+            shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
+            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count))
+        return measured
+
+    def _examine_model(self) -> list[Measured]:
+        measured = []
+        for phase in self.task.workload.phases:
+            scene = self.session.scenes[phase.name]
+            scene.draw_tokens(scene.batch.input_ids)
+            program = self._new_program(scene, [scene.whole_model()], needs_context=True)
+            expected = self._judge_program(program, f"the full model, {phase.name}")
+            measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
+        return measured
+
+    def _program(self, operator: OperatorInfo, case: Case, scene: Scene) -> Program:
+        paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
+        most = _HOST_CALLS if scene.subject.device.type == "cpu" else _MOST_CALLS
+        chosen = self.session.rng.sample(paths, min(len(paths), most))
+        calls = scene.record(Counter(chosen))
+        if scene is self.session.scenes[case.phase]:
+            shapes = [arg.shape for arg in case.args if arg.is_tensor]
+            calls = [call for call in calls if _shapes(call, shapes)] or calls
+        else:
+            calls = calls[:2]
+        return self._new_program(scene, _fill_cache(calls, scene), needs_context=operator.level >= 2)
+
+    def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
+        self._serial += 1
+        return Program(f"program-{self._serial}", scene, calls, needs_context=needs_context)
+
+    def _judge_program(self, program: Program, name: str) -> dict[int, Expected]:
+        """Real data, twice: right both times, or `nondeterministic`."""
+        count = len(program.calls)
+        self.contender.prepare(program, sorted({1, count}))
+        judged = self.session.rng.sample(range(count), min(count, _JUDGED))
+        expected = {index: expect(program, program.calls[index]) for index in judged}
+        self._judge_window(program, expected, name)
+        try:
+            self._judge_window(program, expected, name)
+        except CandidateFault as fault:
+            raise CandidateFault(Verdict.NONDETERMINISTIC, f"right once, then: {fault.detail}") from fault
+        if not self.contender.kept_inputs_intact(program):
+            raise CandidateFault(Verdict.MUTATED_INPUT, f"{name}: an argument was written that must stay as it was")
+        return expected
+
+    def _judge_window(self, program: Program, expected: dict[int, Expected], name: str) -> None:
+        self.contender.poison(program)
+        self.contender.run(program, len(program.calls))
+        for index, truth in expected.items():
+            self._note(judge(name, self.contender.outputs(program, index), truth), name)
+        self.rounds += 1
+
+    def _judge_hard_values(self, program: Program, name: str) -> None:
+        if not any(isinstance(a, Given) and a.tensor.is_floating_point() for a in program.calls[0].arguments):
+            return
+        for kind, change in _HARD_VALUES.items():
+            index = self.session.rng.randrange(len(program.calls))
+            for shrink in (1.0, 0.1, 0.01):
+                call = program.calls[index].with_floats(lambda t, c=change, s=shrink: c(t) * s)  # type: ignore[misc]
+                truth = expect(program, call)
+                if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
+                    calls = [*program.calls]
+                    calls[index] = call
+                    program.fill(calls)
+                    self._judge_window(program, {index: truth}, f"{name} ({kind})")
+                    break
+        program.fill(program.calls)
+        # Hard values went through the referee's own pages too: the pass itself puts the right rows back.
+        program.scene.record({})
+
+    def _note(self, ratio: ErrorRatio, where: str) -> None:
+        if ratio.rms / numerics.RMS_RATIO + ratio.max / numerics.MAX_RATIO > (
+            self.worst.rms / numerics.RMS_RATIO + self.worst.max / numerics.MAX_RATIO
+        ):
+            self.worst_at = where
+        self.worst = ErrorRatio(max(self.worst.rms, ratio.rms), max(self.worst.max, ratio.max))
+
+    def _check_arena(self) -> None:
+        self.contender.player.kill()
+        for scene in self.session.scenes.values():
+            if not self.contender.kv_intact(scene):
+                raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
+        if not self.session.weights.intact():
+            self.session.weights.reveal()
+            raise CandidateFault(Verdict.PROTOCOL_TAMPER, "weights were overwritten")
+
+    # Timing
+
+    def _time(
+        self,
+        ladder: list[tuple[OperatorInfo, list[Measured]]],
+        whole: list[Measured],
+        budget_s: float,
+        half_width: float,
+    ) -> Timings:
+        groups = [("op" if index == 0 else "ladder", measured) for index, (_, measured) in enumerate(ladder)]
+        groups += [("e2e", whole)] if whole else []
+        weight = {kind: _SHARES[kind] / sum(len(m) for k, m in groups if k == kind) for kind, _ in groups}
+        left, deadline = sum(weight[kind] * len(m) for kind, m in groups), time.monotonic() + budget_s
+        timings, times = Timings(), []
+        for kind, measured in groups:
+            found = []
+            for one in measured:
+                seconds = max(0.0, deadline - time.monotonic()) * weight[kind] / max(left, 1e-9)
+                found.append(self._duel(one, seconds, half_width, fresh_tokens=kind == "e2e"))
+                left -= weight[kind]
+            times.append(found)
+        rungs = []
+        for (operator, measured), found in zip(ladder, times, strict=False):
+            rungs.append(_rung(operator, measured, found))
+        timings.ladder = tuple(rungs)
+        if whole:
+            timings.e2e = self._end_to_end(whole, times[-1])
+        estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
+        timings.stable = all((e.ci95[1] - e.ci95[0]) / 2 <= half_width * e.speedup for e in estimates)
+        return timings
+
+    def _duel(self, one: Measured, seconds: float, half_width: float, *, fresh_tokens: bool) -> CallTime:
+        """Times one program; every long burst's outputs are judged as well."""
+        program, baseline = one.program, self.session.baseline
+        baseline.prepare(program, sorted({1, len(program.calls)}))
+        self._programs.append(program)
+        duel = Duel(
+            lambda n: baseline.run(program, n),
+            lambda n: self.contender.run(program, n),
+            len(program.calls),
+            self.session.rng,
+        )
+        noise = _noise(one.expected[0]) if fresh_tokens else 0.0
+
+        def prepare() -> None:
+            if fresh_tokens:
+                ids = program.calls[0].arguments[0]
+                assert isinstance(ids, Given)
+                program.scene.draw_tokens(ids.tensor)
+                program.fill(program.calls)
+
+        def check() -> None:
+            if fresh_tokens:
+                self._compare(program, noise)
+            else:
+                index = self.session.rng.choice(list(one.expected))
+                judge("a timed call", self.contender.outputs(program, index), one.expected[index])
+
+        duel.run(seconds, half_width, prepare=prepare, check=check)
+        return call_time(duel.samples)
+
+    def _compare(self, program: Program, noise: float) -> None:
+        (ours,), (theirs,) = self.contender.outputs(program, 0), self.session.baseline.outputs(program, 0)
+        assert ours is not None and theirs is not None
+        distance = numerics.pair_distance(ours, theirs, noise)
+        if not numerics.same_places(ours, theirs) or distance > numerics.PAIR_RATIO:
+            detail = f"a timed pass: logits {distance:.3g} noise floors from the baseline's (allowed {numerics.PAIR_RATIO:g})"
+            raise CandidateFault(Verdict.WRONG_VALUE, detail)
+
+    def _end_to_end(self, whole: list[Measured], times: list[CallTime]) -> EndToEnd:
+        run, full = self.session.num_layers, int(self.task.model.config.num_hidden_layers)
+        stretch = 1000.0 * full / run
+        estimate = speedup(times, [float(one.calls) for one in whole])
+        phases = {
+            one.phase: PhaseTiming(one.calls, t.baseline * stretch, t.candidate * stretch)
+            for one, t in zip(whole, times, strict=True)
+        }
+        baseline = sum(p.n * p.baseline_ms for p in phases.values())
+        candidate = sum(p.n * p.candidate_ms for p in phases.values())
+        return EndToEnd(estimate.speedup, estimate.ci95, baseline, candidate, (run, full), phases)
+
+
+def _rung(operator: OperatorInfo, measured: list[Measured], times: list[CallTime]) -> Rung:
+    estimate = speedup(times, [float(one.calls) for one in measured])
+    cases = tuple(
+        CaseTiming(one.phase, one.shapes, one.calls, t.baseline * 1e6, t.candidate * 1e6)
+        for one, t in zip(measured, times, strict=True)
+    )
+    baseline = sum(case.calls * case.baseline_us for case in cases)
+    candidate = sum(case.calls * case.candidate_us for case in cases)
+    return Rung(estimate.speedup, estimate.ci95, operator.id, baseline, candidate, None, cases)
+
+
+def _noise(expected: Expected) -> float:
+    base, truth = expected.baseline[0], expected.oracle[0]
+    assert base is not None and truth is not None
+    return numerics.relative_rms(base, truth)
+
+
+def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:
+    return (
+        base is not None and oracle is not None and base.is_floating_point() and numerics.baseline_is_off(base, oracle)
+    )
+
+
+def _depth(path: str) -> int:
+    """The layer that a path lies in; 0 for what lies in none."""
+    parts = path.split(".")
+    return int(parts[parts.index("layers") + 1]) if "layers" in parts else 0
+
+
+def _shapes(call: Call, expected: Sequence[tuple[int, ...] | None]) -> bool:
+    given = [tuple(a.tensor.shape) if isinstance(a, Given) else None for a in call.arguments if hasattr(a, "tensor")]
+    wanted = Counter(expected)
+    return not Counter(g for g in given if g is not None) - wanted
+
+
+def _fill_cache(calls: list[Call], scene: Scene) -> list[Call]:
+    """So many calls that together they exceed twice the L2 cache, where there are so many; two at least."""
+    if scene.subject.device.type == "cpu" or len(calls) <= 2:
+        return calls
+    cache = torch.cuda.get_device_properties(scene.subject.device).L2_cache_size
+    given = (a.tensor for a in calls[0].arguments if isinstance(a, Given))
+    size = max(1, sum(t.numel() * t.dtype.itemsize for t in given))
+    return calls[: max(2, -(-2 * cache // size))]
+
+
+def _heavy_tails(t: torch.Tensor) -> torch.Tensor:
+    return t * torch.exp(1.5 * torch.randn_like(t))
+
+
+_HARD_VALUES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "heavy tails": _heavy_tails,
+    "large": lambda t: t * 64,
+    "zeros": torch.zeros_like,
+    "integers": lambda t: torch.randint(-8, 9, t.shape, device=t.device).to(t.dtype),
+}
