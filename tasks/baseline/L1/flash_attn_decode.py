@@ -1,0 +1,179 @@
+"""Attention of one new token a sequence over its pages."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ..operator import Operator
+
+_SPLIT = 256  # cached tokens a program reads
+
+
+@triton.jit
+def _split_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
+    BLOCK_SIZE: tl.constexpr, KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, HEAD: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    sequence, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    length = tl.load(lens_ptr + sequence)
+    begin = split * SPLIT
+    if begin < length:
+        rows, lanes = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+        heads = kv_head * GROUPS + rows
+        lane_mask, row_mask = lanes < HEAD, rows < GROUPS
+        q_at = q_ptr + sequence * q_stride + heads[:, None] * HEAD + lanes[None]
+        q = tl.load(q_at, mask=row_mask[:, None] & lane_mask[None], other=0.0)
+        peak = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        acc = tl.zeros([ROWS, WIDTH], tl.float32)
+        for start in range(begin, min(begin + SPLIT, length), TILE):
+            tokens = start + tl.arange(0, TILE)
+            seen = tokens < length
+            page = tl.load(table_ptr + sequence * table_stride + tokens // BLOCK_SIZE, mask=seen, other=0).to(tl.int64)
+            at = ((page * BLOCK_SIZE + tokens % BLOCK_SIZE) * KV_HEADS + kv_head) * HEAD
+            both = seen[:, None] & lane_mask[None]
+            k = tl.load(k_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
+            v = tl.load(v_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+            scores = tl.where(seen[None], scores, float("-inf"))
+            higher = tl.maximum(peak, tl.max(scores, axis=1))
+            shrink, weights = tl.exp(peak - higher), tl.exp(scores - higher[:, None])
+            total = total * shrink + tl.sum(weights, axis=1)
+            acc = acc * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            peak = higher
+        slot = (sequence * KV_HEADS * GROUPS + heads) * splits + split
+        part_at = part_ptr + slot[:, None] * HEAD + lanes[None]
+        tl.store(part_at, acc / total[:, None], mask=row_mask[:, None] & lane_mask[None])
+        tl.store(stat_ptr + slot, peak + tl.log(total), mask=row_mask)
+
+
+@triton.jit
+def _merge_kernel(
+    part_ptr, stat_ptr, lens_ptr, out_ptr, heads, splits,
+    HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    sequence, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    count = tl.cdiv(tl.load(lens_ptr + sequence), SPLIT)
+    parts, lanes = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
+    slot = (sequence * heads + head) * splits + parts
+    stat = tl.load(stat_ptr + slot, mask=parts < count, other=float("-inf"))
+    weights = tl.exp(stat - tl.max(stat, axis=0))
+    mask = (parts < count)[:, None] & (lanes < HEAD)[None]
+    part = tl.load(part_ptr + slot[:, None] * HEAD + lanes[None], mask=mask, other=0.0)
+    out = tl.sum(part * weights[:, None], axis=0) / tl.sum(weights, axis=0)
+    tl.store(out_ptr + (sequence * heads + head) * HEAD + lanes, out.to(out_ptr.dtype.element_ty), mask=lanes < HEAD)
+
+
+def paged_decode(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    max_seq_len: int,
+    scale: float,
+) -> torch.Tensor:
+    """Reads every cached key and value once, split over programs, then merges the splits by their log-sum-exp.
+
+    After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al., 2023).
+
+    Args:
+        query: (batch, heads, head_size); heads contiguous, rows strided.
+        key_cache: (blocks, block_size, kv_heads, head_size), contiguous.
+        value_cache: likewise.
+        block_table: (batch, max_blocks) int32.
+        seq_lens: (batch,) int32, at least 1.
+        max_seq_len: a bound on `seq_lens`.
+        scale: of the scores.
+
+    Returns:
+        (batch, heads, head_size), contiguous.
+    """
+    batch, heads, head_size = query.shape
+    _, block_size, kv_heads, _ = key_cache.shape
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if batch == 0:
+        return out
+    splits = triton.cdiv(max_seq_len, _SPLIT)
+    parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
+    stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
+    groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
+    _split_kernel[(batch, kv_heads, splits)](
+        query, key_cache, value_cache, block_table, seq_lens, parts, stats, scale,
+        query.stride(0), block_table.stride(0), splits,
+        block_size, kv_heads, groups, head_size, max(16, triton.next_power_of_2(groups)), width, 64, _SPLIT,
+        num_warps=4, num_stages=3,
+    )  # fmt: skip
+    _merge_kernel[(batch, heads)](
+        parts, stats, seq_lens, out, heads, splits,
+        head_size, width, triton.next_power_of_2(splits), _SPLIT, num_warps=1,
+    )  # fmt: skip
+    return out
+
+
+class FlashAttnDecode(Operator):
+    """softmax(q K^T * scale) V over the pages of each sequence, query heads sharing KV heads in groups.
+
+    Args:
+        num_heads: query heads.
+        head_size: size of a head.
+        scale: of the scores.
+        num_kv_heads: key and value heads; None means as many as query heads.
+    """
+
+    def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None) -> None:
+        super().__init__()
+        self.num_heads, self.head_size, self.scale = num_heads, head_size, scale
+        self.num_kv_heads = num_kv_heads or num_heads
+
+    def forward_native(
+        self,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        max_seq_len: int,
+    ) -> torch.Tensor:
+        """Attends.
+
+        Args:
+            query: (batch, heads, head_size).
+            key_cache: (blocks, block_size, kv_heads, head_size).
+            value_cache: likewise.
+            block_table: (batch, max_blocks) int32; the pages of each sequence, in order.
+            seq_lens: (batch,) int32; cached tokens of each sequence, the new one included.
+            max_seq_len: a bound on `seq_lens`.
+
+        Returns:
+            (batch, heads, head_size), contiguous.
+        """
+        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        if query.is_meta:
+            return out
+        wide = torch.promote_types(query.dtype, torch.float32)
+        groups = self.num_heads // self.num_kv_heads
+        for row, length in enumerate(seq_lens.tolist()):
+            pages = block_table[row, : -(-length // key_cache.shape[1])].long()
+            k, v = (cache[pages].flatten(0, 1)[:length].to(wide).transpose(0, 1) for cache in (key_cache, value_cache))
+            q = query[row].to(wide).unflatten(0, (self.num_kv_heads, groups))
+            weights = (q @ k.mT * self.scale).softmax(-1)
+            out[row] = (weights @ v).flatten(0, 1).to(query.dtype)
+        return out
+
+    def forward_cuda(
+        self,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        max_seq_len: int,
+    ) -> torch.Tensor:
+        return paged_decode(query, key_cache, value_cache, block_table, seq_lens, max_seq_len, self.scale)
+
+
+__all__ = ["FlashAttnDecode"]
