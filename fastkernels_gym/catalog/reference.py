@@ -131,18 +131,36 @@ def _described(item: Import) -> str:
         lines += [f"# {line}" for line in _class_lines(source, node)]
     elif node is not None:
         lines.append(f"# {_signature(node)}" + _doc(node))
+        for returned in _types_of(source, node):
+            lines += [f"# {line}" for line in _class_lines(source, returned)]
     return "\n".join(lines)
+
+
+def _types_of(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.ClassDef]:
+    """Classes of the same module that a function returns, and those of their fields."""
+    found: dict[str, ast.ClassDef] = {}
+    pending = sorted(names_in(node.returns)) if node.returns is not None else []
+    while pending:
+        name = pending.pop(0)
+        definition = source.definitions.get(name)
+        if isinstance(definition, ast.ClassDef) and name not in found:
+            found[name] = definition
+            fields = [part.annotation for part in definition.body if isinstance(part, ast.AnnAssign)]
+            pending.extend(sorted(names_in(*fields)))
+    return list(found.values())
 
 
 def _class_lines(source: Source, node: ast.ClassDef) -> list[str]:
     lines = [f"class {node.name}:{_doc(node)}"]
     if operator_of_class(source.module, node.name) is None:
-        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-        return lines + [f"    {ast.unparse(part)}" for part in fields]
-    for shown, method in (("__init__", "__init__"), ("forward", "forward_native")):
-        found = source.find_method(node.name, method) or source.find_method(node.name, shown)
+        lines += [f"    {ast.unparse(part)}" for part in node.body if isinstance(part, ast.AnnAssign)]
+        methods = [part for part in node.body if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")]
+        shown = [part for part in methods if not part.name.startswith("forward")]  # the operators' base dispatches
+        return lines + [f"    {_signature(part)}{_doc(part)}" for part in shown]
+    for public, method in (("__init__", "__init__"), ("forward", "forward_native")):
+        found = source.find_method(node.name, method) or source.find_method(node.name, public)
         if found is not None:
-            lines.append(f"    {_signature(found, shown)}")
+            lines.append(f"    {_signature(found, public)}")
     return lines
 
 
