@@ -20,8 +20,8 @@ from fastkernels_gym.envs.spaces import Source
 from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor import Evaluator
-from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.prompts import render_task
+from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 from fastkernels_gym.reward import reward as reward_of
 
