@@ -1,0 +1,54 @@
+"""One pass of a model over a batch, eagerly or as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fastkernels_gym.engine.batch import Batch
+from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
+
+KVCaches = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+def forward_step(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.Tensor:
+    """Logits of each sequence's last token, (batch, vocabulary)."""
+    with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
+        hidden = model(batch.input_ids, batch.positions)
+        last = batch.metadata.query_start_loc[1:].long() - 1
+        return model.compute_logits(hidden if batch.metadata.is_decode else hidden[last])  # type: ignore[operator]
+
+
+def forward_logits(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.Tensor:
+    """Logits of every token, (tokens, vocabulary)."""
+    with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
+        return model.compute_logits(model(batch.input_ids, batch.positions))  # type: ignore[operator]
+
+
+class CapturedStep:
+    """A decode step as a CUDA graph: write into the batch's tensors, then replay.
+
+    Args:
+        model: on a GPU.
+        batch: of decode steps; its tensors are the graph's inputs.
+        kv_caches: as bound in the graph.
+    """
+
+    def __init__(self, model: nn.Module, batch: Batch, kv_caches: KVCaches) -> None:
+        self.batch = batch
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                forward_step(model, batch, kv_caches)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = forward_step(model, batch, kv_caches)
+
+    def replay(self) -> torch.Tensor:
+        """Logits of each sequence, (batch, vocabulary); overwritten by the next replay."""
+        self._graph.replay()
+        return self._logits

@@ -1,0 +1,70 @@
+"""Weights: drawn at random, or read from a checkpoint's safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from fastkernels_gym.errors import UnknownModel
+
+
+def fill_parameter(name: str, tensor: torch.Tensor, generator: torch.Generator, std: float) -> None:
+    """Draws one parameter in place; none is ever constant.
+
+    Args:
+        name: norms' weights are 1 + 0.1 N, biases 0.02 N, all others N(0, std).
+        tensor: any shape, on the generator's device.
+        generator: the source.
+        std: the config's `initializer_range`.
+    """
+    if name.endswith("bias"):
+        tensor.normal_(0.0, 0.02, generator=generator)
+    elif tensor.dim() == 1 and "norm" in name:
+        tensor.normal_(1.0, 0.1, generator=generator)
+    else:
+        tensor.normal_(0.0, std, generator=generator)
+
+
+def materialise(model: nn.Module, device: torch.device) -> None:
+    """Gives parameters on meta memory of their own."""
+    seen: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, param in module._parameters.items():
+            if param is not None and param.is_meta:
+                if id(param) not in seen:
+                    real = nn.Parameter(torch.empty_like(param, device=device), requires_grad=False)
+                    real.__dict__.update(param.__dict__)
+                    seen[id(param)] = real
+                module._parameters[name] = seen[id(param)]
+
+
+def randomise(model: nn.Module, generator: torch.Generator, std: float) -> None:
+    """Draws every parameter."""
+    for name, param in model.named_parameters():
+        fill_parameter(name, param.data, generator, std)
+
+
+def load_checkpoint(model: nn.Module, folder: Path) -> None:
+    """Reads a folder's safetensors through the model's own loaders, one tensor in memory at a time.
+
+    Raises:
+        UnknownModel: if the folder holds none, or weights that are not the model's.
+    """
+    try:
+        model.load_weights(_tensors(folder))  # type: ignore[operator]
+    except ValueError as error:
+        raise UnknownModel(f"{folder}: {error}") from error
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ValueError("no *.safetensors here")
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
+                yield name, file.get_tensor(name)
