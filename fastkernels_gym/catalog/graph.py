@@ -26,7 +26,7 @@ class ImportGraph:
 
     def parts(self, operator_id: str) -> tuple[OperatorInfo, ...]:
         """Operators that one is made of, directly or not, lowest level first."""
-        return _ordered(_closure(operator_id, self.direct))
+        return self._ordered(_closure(operator_id, self.direct))
 
     def users(self, operator_id: str) -> tuple[OperatorInfo, ...]:
         """Operators that one is part of, directly or not, lowest level first."""
@@ -34,7 +34,12 @@ class ImportGraph:
         for user, parts in self.direct.items():
             for part in parts:
                 reverse[part].add(user)
-        return _ordered(_closure(operator_id, reverse))
+        return self._ordered(_closure(operator_id, reverse))
+
+    def _ordered(self, ids: set[str]) -> tuple[OperatorInfo, ...]:
+        """By level and, within one, users after their parts."""
+        found = [operator for name, operator in operators().items() if name in ids]
+        return tuple(sorted(found, key=lambda operator: (operator.level, len(_closure(operator.id, self.direct)))))
 
 
 @cache
@@ -109,7 +114,3 @@ def _closure(start: str, edges: Mapping[str, frozenset[str]] | Mapping[str, set[
                 reached.add(name)
                 pending.append(name)
     return reached - {start}
-
-
-def _ordered(ids: set[str]) -> tuple[OperatorInfo, ...]:
-    return tuple(operator for name, operator in operators().items() if name in ids)

@@ -143,7 +143,9 @@ def _types_of(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) -> l
     while pending:
         name = pending.pop(0)
         definition = source.definitions.get(name)
-        if isinstance(definition, ast.ClassDef) and name not in found:
+        if not isinstance(definition, ast.ClassDef) or operator_of_class(source.module, name) is not None:
+            continue
+        if name not in found:
             found[name] = definition
             fields = [part.annotation for part in definition.body if isinstance(part, ast.AnnAssign)]
             pending.extend(sorted(names_in(*fields)))
@@ -159,14 +161,22 @@ def _class_lines(source: Source, node: ast.ClassDef) -> list[str]:
         return lines + [f"    {_signature(part)}{_doc(part)}" for part in shown]
     for public, method in (("__init__", "__init__"), ("forward", "forward_native")):
         found = source.find_method(node.name, method) or source.find_method(node.name, public)
-        if found is not None:
-            lines.append(f"    {_signature(found, public)}")
+        if found is None:
+            continue
+        lines.append(f"    {_signature(found, public)}")
+        aliases = sorted(names_in(*_annotations(found)) & source.constants.keys())
+        lines += [f"    {source.text(statement)}" for name in aliases for statement in source.constants[name]]
     return lines
 
 
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str | None = None) -> str:
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
     return f"def {name or node.name}({ast.unparse(node.args)}){returns}"
+
+
+def _annotations(node: ast.FunctionDef) -> list[ast.expr]:
+    found = [node.returns, *(argument.annotation for argument in (*node.args.args, *node.args.kwonlyargs))]
+    return [annotation for annotation in found if annotation is not None]
 
 
 def _doc(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:

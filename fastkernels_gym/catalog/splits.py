@@ -29,8 +29,8 @@ class Manifest:
 
 MANIFEST = Manifest(
     version=1,
-    families=frozenset({"L1/rotary_emb", "L2/qwen3_attention", "L3/qwen3_decoder"}),
-    models=frozenset({"llama-3.2-3b", "qwen2.5-7b", "qwen3-8b"}),
+    families=frozenset({"L1/rotary_emb", "L2/qwen3_attention", "L3/qwen3_decoder", "L4/qwen3"}),
+    models=frozenset({"llama-3.1-70b", "qwen2.5-7b", "qwen3-8b"}),
     tensor_parallel=True,
 )
 

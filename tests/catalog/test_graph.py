@@ -45,6 +45,7 @@ def test_the_ladder_of_an_l1_operator_climbs_to_the_layer() -> None:
     assert levels == sorted(levels)
     names = [operator.id for operator in task.ladder]
     assert "L2/llama_mlp" in names
+    assert names.index("L2/parallel_linear.RowParallelLinear") < names.index("L2/llama_mlp")
     assert names[-1] == "L3/llama_decoder"
     assert "L4/llama" not in names
 
