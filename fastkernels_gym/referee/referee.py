@@ -10,6 +10,7 @@ import torch
 
 from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Task, load_task
+from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.errors import CandidateFault, HarnessFault
 from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.player import sandbox
@@ -62,7 +63,9 @@ class Referee:
         watch = Stopwatch()
         try:
             candidate = Candidate.parse(request.source)
-            replaces = candidate.replaces(task)
+            siblings = {find_operator(name).class_name: name for name in task.replaced_with}
+            names = candidate.replaces(task.operator.class_name, list(siblings))
+            replaces = [siblings.get(name, task.operator.id) for name in names]
         except CandidateFault as fault:
             evaluation = self._fault(task, request, fault.verdict, fault.detail, ())
         else:
@@ -86,7 +89,7 @@ class Referee:
             trial = None
             try:
                 trial = Trial(self._session_of(task), task, candidate, watch)
-                classes = [name.rpartition(".")[2] for name in replaces]
+                classes = [find_operator(name).class_name for name in replaces]
                 timings = trial.run(classes, request.measure, request.budget_s, _TARGET[self._device.type])
             except CandidateFault as fault:
                 return self._fault(task, request, fault.verdict, fault.detail, replaces, candidate.warnings)
