@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from transformers import AutoConfig, PretrainedConfig
-from transformers.utils.hub import cached_file
 
 from fastkernels_gym.catalog.operators import model_operators
 from fastkernels_gym.errors import UnknownModel, UnsupportedModel
@@ -93,13 +93,23 @@ def _read(name: str) -> bytes:
         if name and path.exists():
             return (path / "config.json" if path.is_dir() else path).read_bytes()
         if _HUB_ID.fullmatch(name):
-            cached = cached_file(name, "config.json")
-            if cached is not None:
-                return Path(cached).read_bytes()
+            return _download(name).read_bytes()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UnknownModel(f"model {name!r} cannot be read ({_clip(reason)}); {_available(name)}") from error
     raise UnknownModel(f"no model {name!r}: neither bundled, nor a path, nor a hub id; {_available(name)}")
+
+
+def _download(hub_id: str) -> Path:
+    """The config of a hub id: what was downloaded before, so that a task stays what it was, else the hub's."""
+    cached = try_to_load_from_cache(hub_id, "config.json")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        get_hf_file_metadata(hf_hub_url(hub_id, "config.json"))  # fails at once where a download would retry for long
+    except Exception as error:  # the HTTP client, and so its exceptions, depends on huggingface_hub's version
+        raise OSError(error) from error
+    return Path(hf_hub_download(hub_id, "config.json"))
 
 
 def _parse(name: str, text: bytes) -> PretrainedConfig:

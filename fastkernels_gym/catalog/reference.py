@@ -158,7 +158,7 @@ def _class_lines(source: Source, node: ast.ClassDef) -> list[str]:
         lines += [f"    {ast.unparse(part)}" for part in node.body if isinstance(part, ast.AnnAssign)]
         methods = [part for part in node.body if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")]
         shown = [part for part in methods if not part.name.startswith("forward")]  # the operators' base dispatches
-        return lines + [f"    {_signature(part)}{_doc(part)}" for part in shown]
+        return lines + [f"    {_member(part)}{_doc(part)}" for part in shown]
     for public, method in (("__init__", "__init__"), ("forward", "forward_native")):
         found = source.find_method(node.name, method) or source.find_method(node.name, public)
         if found is None:
@@ -172,6 +172,13 @@ def _class_lines(source: Source, node: ast.ClassDef) -> list[str]:
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str | None = None) -> str:
     returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
     return f"def {name or node.name}({ast.unparse(node.args)}){returns}"
+
+
+def _member(node: ast.FunctionDef) -> str:
+    """A public method's signature, or a property's annotation."""
+    if node.returns is not None and any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
+        return f"{node.name}: {ast.unparse(node.returns)}"
+    return _signature(node)
 
 
 def _annotations(node: ast.FunctionDef) -> list[ast.expr]:

@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -90,6 +93,32 @@ def test_what_is_no_config_is_an_unknown_model(tmp_path: Path, text: bytes) -> N
     path.write_bytes(text)
     with pytest.raises(UnknownModel, match="config"):
         load_model_config(str(path))
+
+
+def test_a_hub_id_is_read_from_the_cache(tmp_path: Path) -> None:
+    """In a process of its own: the cache's place is read when huggingface_hub is imported."""
+    snapshot = tmp_path / "models--some-org--some-model" / "snapshots" / "0" / "config.json"
+    snapshot.parent.mkdir(parents=True)
+    _write(snapshot.parent)
+    refs = tmp_path / "models--some-org--some-model" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0")
+    program = """
+from fastkernels_gym.catalog import load_task
+from fastkernels_gym.errors import UnknownModel
+print(load_task("L1/rms_norm@some-org/some-model:tiny").id)
+try:
+    load_task("L1/rms_norm@some-org/llama-3.1-8")
+except UnknownModel as error:
+    print(error)
+"""
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    task_id, error = done.stdout.splitlines()
+    assert task_id == "L1/rms_norm@some-org/some-model:tiny"
+    assert "cannot be read" in error
+    assert "did you mean" in error
 
 
 @pytest.mark.parametrize("name", ["", "\0", ".", "/nowhere/config.json", "nowhere/config.json", "a" * 5000])
