@@ -73,7 +73,7 @@ def command(program: list[str], *, device: str, environment: dict[str, str]) -> 
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "player", "--clearenv"),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
     ]
-    for source in _readable():
+    for source in readable():
         arguments += ["--ro-bind", str(source), str(source)]
     for link in ("bin", "sbin", "lib", "lib64"):
         path = Path("/", link)
@@ -153,8 +153,8 @@ def _package_dir(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _readable() -> Iterator[Path]:
-    """The interpreter wherever it lives, everything importable, the toolchains."""
+def readable() -> list[Path]:
+    """What a player may read: the interpreter wherever it lives, everything importable, the toolchains."""
     package = _package_dir("fastkernels_gym")
     tasks = _package_dir("fastkernels_gym.tasks")
     roots = {
@@ -165,19 +165,13 @@ def _readable() -> Iterator[Path]:
     }
     roots |= {Path(sys.prefix), Path(sys.base_prefix), package, tasks}
     roots |= {Path("/etc", name) for name in _ETC}
-    checkout = package.parent
-    for entry in sys.path:
-        path = Path(entry).resolve() if entry else None
-        # A checkout on the path (an editable install, a script beside it) would show its tests and run folders.
-        if path is not None and path.is_dir() and (path / "fastkernels_gym").resolve() != package and path != checkout:
-            roots.add(path)
-        elif path is not None and path.name in ("site-packages", "dist-packages"):
-            roots.add(path)
+    # Folders of installed packages; not a script's folder or a checkout, which would show their other files.
+    roots |= {path for path in map(Path, filter(None, sys.path)) if next(path.glob("*.dist-info"), None)}
     kept: list[Path] = []
     for root in sorted((r for r in roots if r.exists()), key=lambda r: len(r.parts)):
         if not any(root == k or k in root.parents for k in kept) and root != Path("/"):
             kept.append(root)
-    return iter(kept)
+    return kept
 
 
 def _hidden() -> Iterator[Path]:

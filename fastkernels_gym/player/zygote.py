@@ -21,18 +21,22 @@ from fastkernels_gym.player.sandbox import TMP_BYTES, Limits
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWNET
-_MS_NOSUID, _MS_NODEV = 2, 4
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC = 2, 4, 0x1000, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
 _CAP_LAST = 40
+_CONFIGS = ("llama", "qwen2", "qwen3")  # imported before the fork; any other type is imported by the player itself
 
 
 def main() -> None:
     """Serves `spawn` messages on the descriptor named on the command line until the referee hangs up."""
     control = Channel(socket.socket(fileno=int(sys.argv[1])))
-    nested = sys.argv[2] == "nested"
+    nested, kept = sys.argv[2] == "nested", sys.argv[3:]
     import torch
     import triton  # noqa: F401
+    from transformers import AutoConfig
 
+    for model_type in _CONFIGS:
+        AutoConfig.for_model(model_type)
     torch.set_num_threads(1)
     # Frozen objects keep their pages shared with the players.
     gc.collect()
@@ -46,16 +50,23 @@ def main() -> None:
         first = os.fork()
         if first == 0:
             control.close()
-            _enter(socket.socket(fileno=fds[0]), message, nested)
+            _enter(socket.socket(fileno=fds[0]), message, kept if nested else None)
         os.close(fds[0])
         os.waitpid(first, 0)
 
 
-def _enter(sock: socket.socket, message: dict[str, Any], nested: bool) -> None:
-    """In the first child: makes the namespaces, forks the player into them and leaves."""
+def _enter(sock: socket.socket, message: dict[str, Any], kept: list[str] | None) -> None:
+    """In the first child: makes the namespaces, forks the player into them and leaves.
+
+    Args:
+        sock: the player's end of its socket.
+        message: the spawn request.
+        kept: what stays visible under /tmp; None leaves out the namespaces.
+    """
+    nested = kept is not None
     try:
-        if nested:
-            _unshare()
+        if kept is not None:
+            _unshare(kept)
         if os.fork():
             os._exit(0)
         _libc("prctl", _PR_SET_PDEATHSIG, 0 if nested else signal.SIGKILL, 0, 0, 0)
@@ -75,14 +86,19 @@ def _enter(sock: socket.socket, message: dict[str, Any], nested: bool) -> None:
     os._exit(1)
 
 
-def _unshare() -> None:
+def _unshare(kept: list[str]) -> None:
     uid, gid = os.getuid(), os.getgid()
     _libc("unshare", _NESTED)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    folders = {path: os.open(path, os.O_PATH) for path in kept}
     for target in (b"/tmp", b"/dev/shm"):
         _libc("mount", b"tmpfs", target, b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={TMP_BYTES}".encode())
+    for path, fd in folders.items():
+        os.makedirs(path)
+        _libc("mount", f"/proc/self/fd/{fd}".encode(), path.encode(), None, _MS_BIND | _MS_REC, None)
+        os.close(fd)
     os.chdir("/tmp")
 
 

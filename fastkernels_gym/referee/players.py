@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailable
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
-from fastkernels_gym.player.sandbox import Limits, command
+from fastkernels_gym.player.sandbox import Limits, command, readable
 from fastkernels_gym.results import Verdict
 
 START_TIMEOUT_S = 180.0
@@ -50,8 +49,10 @@ class Zygote:
 
     def __init__(self, device: str, *, sandboxed: bool = True) -> None:
         ours, theirs = socket.socketpair()
-        mode = "nested" if sandboxed else "flat"
-        program = [sys.executable, "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), mode]
+        # Players get an empty /tmp of their own, but for what the interpreter needs there.
+        kept = [str(path) for path in readable() if Path("/tmp") in path.parents]
+        mode = ["nested", *kept] if sandboxed else ["flat"]
+        program = [sys.executable, "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
         line = command(program, device=device, environment={}) if sandboxed else program
         self._log = tempfile.TemporaryFile()
@@ -225,14 +226,3 @@ def _private_bytes(pid: int) -> int:
         return 0
     found = re.search(r"^RssAnon:\s*(\d+)", status, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
-
-
-def wait_until_gone(player: Player, seconds: float) -> None:
-    """Waits for a killed player's memory to be returned."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            _pid_of(player._pidfd)
-        except (PlayerLost, OSError):
-            return
-        time.sleep(0.005)

@@ -56,7 +56,7 @@ class Program:
         parameters = list(inspect.signature(module.forward_native if calls[0].path else module.forward).parameters)
         writable = {*getattr(module, "donates", ()), *getattr(module, "mutates", ())}
         self._kept = [i for i, name_ in enumerate(parameters) if name_ not in writable]
-        self.writes_kv = any("key_cache" in getattr(part, "mutates", ()) for part in module.modules())
+        self.writes_kv = scene.subject.writes_kv(calls[0].path)
         self.calls = list(calls)
         self.layout = run_baseline(scene, calls[0])
         out = [

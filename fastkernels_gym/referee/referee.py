@@ -40,7 +40,8 @@ class Referee:
         self._layers = sandbox.require() if sandboxed else ()
         self._device = torch.device("cuda:0" if device == "cuda" else "cpu")
         self._sandboxed = sandboxed
-        self._threads = max(1, (os.cpu_count() or 1) if device == "cpu" else 1)
+        # One thread each: players that fight over cores cannot be timed.
+        self._threads = 1
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
         self._zygote: Zygote | None = None

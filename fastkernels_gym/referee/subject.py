@@ -51,6 +51,10 @@ class Subject:
         ref = self._by_pointer.get(tensor.data_ptr())
         return ref if ref is not None and ref.shape == tuple(tensor.shape) else None
 
+    def writes_kv(self, path: str) -> bool:
+        """Whether a submodule stores keys and values."""
+        return any("key_cache" in getattr(part, "mutates", ()) for part in self.module.get_submodule(path).modules())
+
     @contextmanager
     def oracle(self) -> Iterator[None]:
         """Within it every operator runs its reference, its own parameters and buffers widened to float64."""

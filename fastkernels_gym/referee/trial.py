@@ -23,8 +23,7 @@ from fastkernels_gym.referee.session import Session
 from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
-_MOST_CALLS = 64
-_HOST_CALLS = 4
+_DEVICE_CALLS, _HOST_CALLS = 64, 32  # calls of a program, at the most
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -155,16 +154,19 @@ class Trial:
         return measured
 
     def _program(self, operator: OperatorInfo, case: Case, scene: Scene) -> Program:
+        hidden = scene is not self.session.scenes[case.phase]
         paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
-        most = _HOST_CALLS if scene.subject.device.type == "cpu" else _MOST_CALLS
-        chosen = self.session.rng.sample(paths, min(len(paths), most))
-        calls = scene.record(Counter(chosen))
-        if scene is self.session.scenes[case.phase]:
-            shapes = [arg.shape for arg in case.args if arg.is_tensor]
-            calls = [call for call in calls if _shapes(call, shapes)] or calls
-        else:
-            calls = calls[:2]
-        return self._new_program(scene, _fill_cache(calls, scene), needs_context=operator.level >= 2)
+        most = 2 if hidden else (_HOST_CALLS if scene.subject.device.type == "cpu" else _DEVICE_CALLS)
+        wanted = Counter(self.session.rng.sample(paths, min(len(paths), most)))
+        shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
+        calls: list[Call] = []
+        while len(calls) < most:
+            found = [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
+            calls += found
+            # Pages take one call a layer; a pool that exceeds the cache needs no more.
+            if not found or scene.subject.writes_kv(case.paths[0]) or _exceeds_cache(calls, scene):
+                break
+        return self._new_program(scene, calls[:most], needs_context=operator.level >= 2)
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
         self._serial += 1
@@ -337,20 +339,17 @@ def _depth(path: str) -> int:
     return int(parts[parts.index("layers") + 1]) if "layers" in parts else 0
 
 
-def _shapes(call: Call, expected: Sequence[tuple[int, ...] | None]) -> bool:
-    given = [tuple(a.tensor.shape) if isinstance(a, Given) else None for a in call.arguments if hasattr(a, "tensor")]
-    wanted = Counter(expected)
-    return not Counter(g for g in given if g is not None) - wanted
+def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
+    return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))
 
 
-def _fill_cache(calls: list[Call], scene: Scene) -> list[Call]:
-    """So many calls that together they exceed twice the L2 cache, where there are so many; two at least."""
-    if scene.subject.device.type == "cpu" or len(calls) <= 2:
-        return calls
+def _exceeds_cache(calls: list[Call], scene: Scene) -> bool:
+    """Whether the inputs of calls, two at least, are together larger than twice the L2 cache."""
+    if scene.subject.device.type == "cpu" or len(calls) < 2:
+        return False
     cache = torch.cuda.get_device_properties(scene.subject.device).L2_cache_size
-    given = (a.tensor for a in calls[0].arguments if isinstance(a, Given))
-    size = max(1, sum(t.numel() * t.dtype.itemsize for t in given))
-    return calls[: max(2, -(-2 * cache // size))]
+    given = (a.tensor for call in calls for a in call.arguments if isinstance(a, Given))
+    return sum(t.numel() * t.dtype.itemsize for t in given) > 2 * cache
 
 
 def _heavy_tails(t: torch.Tensor) -> torch.Tensor:
