@@ -1,25 +1,31 @@
-"""A candidate: source text that defines an operator's class. Parsed here, in trusted processes, and never run in them."""
+"""A candidate: source text that defines an operator's class. Trusted processes parse it here and never run it."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import re
-import sys
+import threading
 import warnings as python_warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.results import Verdict
+from fastkernels_gym.scan import scan
 
 MAX_BYTES = 64 << 10
-_FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
+
+_FENCE = re.compile(r"^( {0,3})(`{3,}(?=[^`\n]*$)|~{3,})[ \t]*([^\s`]*)([^\n]*)$", re.MULTILINE)
 _LANGUAGES = ("", "py", "python", "python3")
-_IMPORTS = ("torch", "triton", "numpy", "flash_attn", "fastkernels_gym")
-_SUSPECT_MODULES = ("ctypes", "gc", "inspect", "multiprocessing", "os", "socket", "subprocess", "sys", "threading", "_thread")
-_SUSPECT_CALLS = ("exec", "eval", "compile", "__import__", "setattr", "globals", "open")
+_CLASS_LINE = re.compile(r"^class[ \t]+\w", re.MULTILINE)
+# CPython joins the parts of a dotted name one by one: an `import` of 30 000 parts takes 8 s and a gigabyte.
+_DOTTED = re.compile(r"\b(?:\w++[\s\\]*+\.[\s\\]*+)++")
+_MAX_DOTS = 256
+_COMPOUND = (ast.If, ast.Try, ast.TryStar, ast.ExceptHandler, ast.With, ast.For, ast.While, ast.Match, ast.match_case)
+
+_parsing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,8 @@ class Candidate:
     Args:
         text: the module's source.
         sha256: of its UTF-8 bytes, hexadecimal.
-        classes: names of the classes at its top level, as often as they are defined.
+        classes: names of the classes at its top level, as often as they are defined; the branches of an `if` or a
+            `try` count as one.
         warnings: what a cheap scan finds worth a look; advice, never a defence.
     """
 
@@ -47,19 +54,9 @@ class Candidate:
                 Python cannot parse.
         """
         text = _decode(source)
-        try:
-            with python_warnings.catch_warnings():
-                python_warnings.simplefilter("ignore")
-                tree = ast.parse(text, "candidate.py")
-        except (SyntaxError, ValueError) as error:
-            line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
-            message = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise CandidateFault(Verdict.LOAD_ERROR, f"SyntaxError: {message}{line}") from None
-        except (RecursionError, MemoryError):
-            raise CandidateFault(Verdict.LOAD_ERROR, "SyntaxError: nested too deeply") from None
-        classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef))
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return cls(text, sha256, classes, tuple(sorted(set(_scan(tree)))))
+        tree = _parse(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(text, digest, tuple(_class_names(tree.body)), scan(tree))
 
     def replaces(self, target: str, siblings: Sequence[str]) -> tuple[str, ...]:
         """The classes that this candidate replaces: the target first, then siblings of the same file.
@@ -72,8 +69,8 @@ class Candidate:
             CandidateFault: interface_mismatch without the target's class, load_error with two of them.
         """
         if target not in self.classes:
-            close = get_close_matches(target, self.classes, n=1)
-            hint = f"; did you mean it by {close[0]!r}?" if close else ""
+            close = get_close_matches(target, [ascii(name)[1:-1][:80] for name in self.classes[:100]])
+            hint = f"; did you mean it by {' or '.join(close)}?" if close else ""
             raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"the module defines no class {target!r}{hint}")
         names = (target, *(name for name in siblings if name in self.classes))
         for name in names:
@@ -83,42 +80,63 @@ class Candidate:
 
 
 def parse_reply(text: str) -> str | None:
-    """The candidate in a reply: its last fenced Python module that parses, or the whole text if that is a module.
+    """The candidate in a reply.
 
-    A fence that is never closed holds no candidate: the reply was cut off.
+    The whole text where that is a module; else the last closed Python fence that holds one; else the last closed
+    fence marked as Python that at least looks like one, so that the verdict says what Python cannot parse. A module
+    defines a class. A fence that is never closed holds no candidate: the reply was cut off.
+
+    Args:
+        text: an LLM's reply in Markdown, or a file. Any text; takes time linear in its length.
     """
     blocks = list(_fenced(text))
-    for block in reversed(blocks):
-        if _is_module(block):
+    if _is_module(text, trusted=not blocks):
+        return text
+    for block, marked in reversed(blocks):
+        if _is_module(block, trusted=marked):
             return block
-    return text if not blocks and _is_module(text) else None
+    return next((block for block, marked in reversed(blocks) if marked and _CLASS_LINE.search(block)), None)
 
 
-def _fenced(text: str) -> Iterator[str]:
-    """Contents of the closed Python fences, in order; a fence is closed by one as long, of the same character."""
+def _fenced(text: str) -> Iterator[tuple[str, bool]]:
+    """The closed Python fences, in order: contents, and whether marked as Python rather than as nothing.
+
+    A fence is closed by one of the same character that is at least as long.
+    """
     opened: re.Match[str] | None = None
     for fence in _FENCE.finditer(text):
+        indent, marks, language, rest = fence.groups()
         if opened is None:
             opened = fence
-        elif fence[1][0] == opened[1][0] and len(fence[1]) >= len(opened[1]) and not fence[2]:
-            if opened[2].lower() in _LANGUAGES:
-                yield text[opened.end() + 1 : fence.start()]
+        elif marks[0] == opened[2][0] and len(marks) >= len(opened[2]) and not (language or rest.strip()):
+            if opened[3].lower() in _LANGUAGES:
+                block = text[opened.end() + 1 : fence.start()]
+                if opened[1]:
+                    block = re.sub(f"^ {{1,{len(opened[1])}}}", "", block, flags=re.MULTILINE)
+                yield block, bool(opened[3])
             opened = None
 
 
-def _is_module(text: str) -> bool:
-    """Whether the text parses and defines a class."""
-    if "class " not in text:
+def _is_module(text: str, *, trusted: bool) -> bool:
+    """Whether the text parses and defines a class.
+
+    Args:
+        text: any text.
+        trusted: takes text that the policy rejects unread for a module if it looks like one: too large for the
+            evaluator is still what the agent submitted, and its verdict says so.
+    """
+    if "class" not in text:
         return False
     try:
-        return bool(Candidate.parse(text).classes)
+        return any(_class_names(_parse(_decode(text)).body))
     except CandidateFault as fault:
-        # Too large for the evaluator is still what the agent submitted, and its verdict says so.
-        return fault.verdict is Verdict.POLICY_REJECT
+        return trusted and fault.verdict is Verdict.POLICY_REJECT and _CLASS_LINE.search(text) is not None
 
 
 def _decode(source: str | bytes) -> str:
     try:
+        if len(source) > MAX_BYTES:  # a character has at least a byte: nothing huge is ever encoded
+            raise CandidateFault(Verdict.POLICY_REJECT, f"the source has more than {MAX_BYTES} bytes")
         text = source.decode("utf-8") if isinstance(source, bytes) else source
         size = len(text.encode("utf-8"))
     except UnicodeError:
@@ -127,32 +145,46 @@ def _decode(source: str | bytes) -> str:
         raise CandidateFault(Verdict.POLICY_REJECT, f"the source has {size} bytes, more than {MAX_BYTES}")
     if "\0" in text:
         raise CandidateFault(Verdict.POLICY_REJECT, "the source holds null bytes")
-    return text
+    return text.removeprefix("\ufeff")
 
 
-def _scan(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        for name in names:
-            root = name.partition(".")[0]
-            if root in _SUSPECT_MODULES:
-                yield f"imports {root}"
-            elif root not in _IMPORTS and root not in sys.stdlib_module_names:
-                yield f"imports {root}, which players may not have"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SUSPECT_CALLS:
-            yield f"calls {node.func.id}"
-        if isinstance(node, ast.Assign | ast.AugAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                if isinstance(target, ast.Attribute) and _root(target) in ("torch", "triton"):
-                    yield f"assigns to {ast.unparse(target)[:80]}"
+def _parse(text: str) -> ast.Module:
+    if any(run[0].count(".") > _MAX_DOTS for run in _DOTTED.finditer(text)):
+        raise CandidateFault(Verdict.LOAD_ERROR, f"SyntaxError: a dotted name of more than {_MAX_DOTS} parts")
+    try:
+        # Invalid escapes and the like warn; where warnings are errors they would turn into syntax errors. The filters
+        # are the process's: threads that parse at once would restore each other's.
+        with _parsing, python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")
+            return ast.parse(text, "candidate.py")
+    except SyntaxError as error:
+        where = f" (line {error.lineno})" if error.lineno else ""
+        message = f"{type(error).__name__}: {_one_line(error.msg)}{where}"
+    except (RecursionError, MemoryError):
+        message = "SyntaxError: nested too deeply"
+    except ValueError as error:
+        message = f"SyntaxError: {_one_line(str(error))}"
+    raise CandidateFault(Verdict.LOAD_ERROR, message)
 
 
-def _root(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
+def _one_line(message: str) -> str:
+    return " ".join(ascii(message)[1:-1].split())[:200]
+
+
+def _class_names(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Names of the classes that a module's statements bind."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, _COMPOUND):
+            yield from dict.fromkeys(_nested_class_names(node))
+
+
+def _nested_class_names(node: ast.AST) -> Iterator[str]:
+    pending = [node]
+    while pending:
+        for child in ast.iter_child_nodes(pending.pop()):
+            if isinstance(child, ast.ClassDef):
+                yield child.name
+            elif isinstance(child, _COMPOUND):
+                pending.append(child)
