@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 from fastkernels_gym.tasks.baseline.parallel_state import get_tp_size
@@ -46,25 +47,58 @@ class Batch:
             device: where the batch goes.
             input_ids: (sum of query_lens,) int64.
         """
-        positions, slots = [], []
-        for row, (query, context) in enumerate(zip(query_lens, context_lens, strict=True)):
-            where = torch.arange(context, context + query)
-            positions.append(where)
-            slots.append(block_table[row, where // block_size].long() * block_size + where % block_size)
-        ends = torch.tensor([0, *query_lens]).cumsum(0)
-        seq_lens = torch.tensor([q + c for q, c in zip(query_lens, context_lens, strict=True)])
+        queries, contexts = torch.tensor(query_lens), torch.tensor(context_lens)
+        ends = queries.cumsum(0)
+        rows = torch.repeat_interleave(torch.arange(len(queries)), queries)
+        positions = torch.arange(len(rows)) + (contexts - ends + queries)[rows]
+        slots = block_table[rows, positions // block_size].long() * block_size + positions % block_size
         metadata = AttentionMetadata(
-            query_start_loc=ends.to(device, torch.int32),
-            seq_lens=seq_lens.to(device, torch.int32),
+            query_start_loc=functional.pad(ends, (1, 0)).to(device, torch.int32),
+            seq_lens=(queries + contexts).to(device, torch.int32),
             block_table=block_table.to(device),
-            slot_mapping=torch.cat(slots).to(device),
+            slot_mapping=slots.to(device),
             max_query_len=max(query_lens),
             max_seq_len=block_table.shape[1] * block_size,
         )
-        return cls(input_ids.to(device), torch.cat(positions).to(device), metadata)
+        return cls(input_ids.to(device), positions.to(device), metadata)
+
+
+def linear_block_table(
+    num_seqs: int, max_len: int, block_size: int, permutation: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Pages for sequences of equal length, on the host.
+
+    Args:
+        num_seqs: how many sequences.
+        max_len: the most tokens of each.
+        block_size: tokens of a page.
+        permutation: the pages in the order in which they are dealt; None counts up.
+
+    Returns:
+        (num_seqs, pages of max_len) int32, no page twice.
+    """
+    width = -(-max_len // block_size)
+    pages = torch.arange(num_seqs * width) if permutation is None else torch.tensor(permutation)
+    return pages.to(torch.int32).view(num_seqs, width)
 
 
 def kv_cache_shape(config: Any, num_blocks: int, block_size: int) -> tuple[int, int, int, int]:
     """(num_blocks, block_size, KV heads of this rank, head size)."""
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return num_blocks, block_size, max(1, config.num_key_value_heads // get_tp_size()), head_size
+
+
+def allocate_kv_caches(
+    config: Any,
+    num_blocks: int,
+    block_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    num_layers: int | None = None,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(keys, values) of each layer, of `kv_cache_shape`. Zeros: kernels may multiply what they mask by 0."""
+    shape = kv_cache_shape(config, num_blocks, block_size)
+    return [
+        (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+        for _ in range(config.num_hidden_layers if num_layers is None else num_layers)
+    ]

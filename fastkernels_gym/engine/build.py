@@ -9,17 +9,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 @contextmanager
 def born_on_meta() -> Iterator[None]:
     """Within it every parameter that a module registers goes to meta; buffers and other tensors stay real."""
     register = nn.Module.register_parameter
+    # One parameter registered by two modules stays one; the real one is freed as soon as its constructor drops it.
+    born = WeakIdKeyDictionary()
 
     def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
         register(module, name, param)
         if param is not None and not param.is_meta:
-            module._parameters[name] = _like(param, param.to("meta"))
+            if param not in born:
+                born[param] = _like(param, param.to("meta"))
+            module._parameters[name] = born[param]
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
     try:
@@ -44,6 +49,9 @@ def build_model(
         device: where buffers live.
         dtype: the default dtype, which parameters take.
         num_layers: a depth other than the config's.
+
+    Returns:
+        The model in evaluation mode, its parameters frozen.
     """
     if num_layers is not None and num_layers != config.num_hidden_layers:
         config = copy.deepcopy(config)
@@ -88,6 +96,15 @@ def bind_parameters(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> No
         # Keyed by both, so that a tie is kept where model and memory agree on it.
         key = (id(old), tensor.data_ptr())
         module._parameters[attribute] = bound.setdefault(key, _like(old, tensor))
+
+
+def materialise(model: nn.Module, device: torch.device) -> None:
+    """Gives every parameter uninitialised memory of its own on `device`."""
+    names: dict[int, list[str]] = {}
+    for name, param in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(param), []).append(name)
+    fresh = {tied[0]: torch.empty_like(model.get_parameter(tied[0]), device=device) for tied in names.values()}
+    bind_parameters(model, {name: fresh[tied[0]] for tied in names.values() for name in tied})
 
 
 def _like(old: nn.Parameter, tensor: torch.Tensor) -> nn.Parameter:

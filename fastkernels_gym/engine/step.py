@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,11 +33,13 @@ class CapturedStep:
 
     Args:
         model: on a GPU.
-        batch: of decode steps; its tensors are the graph's inputs.
+        batch: of decode steps; its tensors are the graph's inputs, and already valid: warming up runs them.
+            Its `max_seq_len`, the bound of the block table, holds for all replays.
         kv_caches: as bound in the graph.
+        pool: memory that graphs share whose outputs are read before the next one replays; None takes its own.
     """
 
-    def __init__(self, model: nn.Module, batch: Batch, kv_caches: KVCaches) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, kv_caches: KVCaches, pool: Any = None) -> None:
         self.batch = batch
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -45,7 +48,7 @@ class CapturedStep:
                 forward_step(model, batch, kv_caches)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool):
             self._logits = forward_step(model, batch, kv_caches)
 
     def replay(self) -> torch.Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fastkernels_gym.errors import UnknownModel
+
+_INDEX = "model.safetensors.index.json"
 
 
 def fill_parameter(name: str, tensor: torch.Tensor, generator: torch.Generator, std: float) -> None:
@@ -29,21 +32,8 @@ def fill_parameter(name: str, tensor: torch.Tensor, generator: torch.Generator, 
         tensor.normal_(0.0, std, generator=generator)
 
 
-def materialise(model: nn.Module, device: torch.device) -> None:
-    """Gives parameters on meta memory of their own."""
-    seen: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, param in module._parameters.items():
-            if param is not None and param.is_meta:
-                if id(param) not in seen:
-                    real = nn.Parameter(torch.empty_like(param, device=device), requires_grad=False)
-                    real.__dict__.update(param.__dict__)
-                    seen[id(param)] = real
-                module._parameters[name] = seen[id(param)]
-
-
-def randomise(model: nn.Module, generator: torch.Generator, std: float) -> None:
-    """Draws every parameter."""
+def random_weights(model: nn.Module, generator: torch.Generator, std: float) -> None:
+    """Draws every parameter in place, each tied one once, by the rule of `fill_parameter`."""
     for name, param in model.named_parameters():
         fill_parameter(name, param.data, generator, std)
 
@@ -56,12 +46,16 @@ def load_checkpoint(model: nn.Module, folder: Path) -> None:
     """
     try:
         model.load_weights(_tensors(folder))  # type: ignore[operator]
-    except ValueError as error:
+    except (KeyError, OSError, SafetensorError, ValueError) as error:
         raise UnknownModel(f"{folder}: {error}") from error
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    shards = sorted(folder.glob("*.safetensors"))
+    index = folder / _INDEX
+    if index.exists():  # it says which shards count: some folders hold the same weights twice
+        shards = sorted({folder / shard for shard in json.loads(index.read_bytes())["weight_map"].values()})
+    else:
+        shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise ValueError("no *.safetensors here")
     for shard in shards:
