@@ -1,0 +1,256 @@
+"""The run folder: what was asked, every turn as it ended, every kernel. Survives a kill at any instruction.
+
+config.json      what the run is: resuming with another one is refused
+rollouts.jsonl   one line a turn, appended and synced; a last line cut short is dropped when the run is resumed
+kernels/         <sha256>.py, each candidate once
+summary.json     metrics of the turns so far
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from filelock import FileLock, Timeout
+
+from fastkernels_gym.agent import Proposal, Turn, Usage
+from fastkernels_gym.errors import RunFolderError
+from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
+
+_EXTENT = ("tasks", "samples")  # a run may be resumed with more of these
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What a run is.
+
+    Args:
+        agent: its name.
+        tasks: task ids.
+        llm: the LLM asked for; None for agents that use none.
+        samples: independent attempts at each task.
+        turns: candidates of each attempt.
+        device: `cpu` or `cuda`.
+        measure: how far up the ladder to measure.
+        reward: what is paid; None takes the measure's own.
+        budget_s: seconds of timing an evaluation at the most.
+        prompts: version of the prompts; empty for agents that use none.
+    """
+
+    agent: str
+    tasks: tuple[str, ...]
+    llm: str | None = None
+    samples: int = 1
+    turns: int = 1
+    device: str = "cpu"
+    measure: Measure = "e2e"
+    reward: RewardKind | None = None
+    budget_s: float = 10.0
+    prompts: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between a run and its continuation: all but how much is asked for."""
+        return {name: value for name, value in asdict(self).items() if name not in _EXTENT}
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    def key(self, task: str, sample: int, turn: int) -> str:
+        """The name of a turn among all turns of all runs of this configuration."""
+        return f"{task}#{sample}.{turn}@{self.sha}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One turn, as a line of rollouts.jsonl; `sample` and `turn` count from 0, `seconds` is the turn's wall time."""
+
+    key: str
+    task: str
+    sample: int
+    turn: int
+    agent: str
+    llm: str | None = None
+    candidate_sha: str | None = None
+    evaluation: Evaluation | None = None
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    error: str | None = None
+    reply: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether infrastructure failed, the evaluator's or the LLM's server, so that the turn says nothing."""
+        if self.evaluation is not None:
+            return self.evaluation.verdict is Verdict.INFRA_ERROR
+        return self.llm is not None and self.error is not None and not self.reply
+
+    def to_dict(self) -> dict[str, Any]:
+        names = self.__dataclass_fields__
+        data = {name: getattr(self, name) for name in names}
+        evaluation = self.evaluation.to_dict() if self.evaluation else None
+        return {**data, "evaluation": evaluation, "usage": asdict(self.usage)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Reads what `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: if the data is no rollout.
+        """
+        found = data["evaluation"]
+        evaluation = Evaluation.from_json(json.dumps(found)) if found is not None else None
+        return cls(**{**data, "evaluation": evaluation, "usage": Usage(**data["usage"])})
+
+
+class RunFolder:
+    """An open run folder, which no other process has open.
+
+    Args:
+        path: the folder.
+        config: the run's.
+        resume: continues a run; False makes the folder.
+
+    Raises:
+        RunFolderError: if the folder exists without `resume`, is missing with it, is in use, belongs to another
+            configuration or is damaged.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool = False) -> None:
+        self.path, self.config = path, config
+        _enter(path, resume)
+        self._lock = FileLock(path / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RunFolderError(f"{path} is in use by another run") from None
+        try:
+            self._check_config()
+            self._rollouts = {rollout.key: rollout for rollout in self._recover()}
+            write_atomically(path / "config.json", _json({**asdict(config), "sha": config.sha}))
+            self._file: BinaryIO = (path / "rollouts.jsonl").open("ab")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """The last outcome of every turn."""
+        return tuple(self._rollouts.values())
+
+    def finished(self, task: str, sample: int) -> list[Rollout]:
+        """The turns of a sample that need not run again, from the first on."""
+        found: list[Rollout] = []
+        for turn in range(self.config.turns):
+            rollout = self._rollouts.get(self.config.key(task, sample, turn))
+            if rollout is None or rollout.lost:
+                break
+            found.append(rollout)
+        return found
+
+    def turn(self, rollout: Rollout) -> Turn:
+        """The turn that an agent is shown of a rollout."""
+        source = None
+        if rollout.candidate_sha is not None:
+            source = self._kernel(rollout.candidate_sha).read_bytes().decode("utf-8", "surrogatepass")
+        proposal = Proposal(source, rollout.reply, rollout.error, rollout.llm, rollout.usage)
+        return Turn(proposal, rollout.evaluation)
+
+    def keep(self, source: str) -> str:
+        """Stores a candidate and returns its sha256."""
+        data = source.encode("utf-8", "surrogatepass")
+        sha = hashlib.sha256(data).hexdigest()
+        path = self._kernel(sha)
+        if not path.exists():
+            write_atomically(path, data)
+        return sha
+
+    def append(self, rollout: Rollout) -> None:
+        """Adds a turn; once this returns, it is on the disk."""
+        self._file.write(json.dumps(rollout.to_dict(), allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._rollouts[rollout.key] = rollout
+
+    def summarise(self, summary: Mapping[str, Any]) -> None:
+        """Writes summary.json."""
+        write_atomically(self.path / "summary.json", _json(summary))
+
+    def close(self) -> None:
+        """Lets others open the folder."""
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _kernel(self, sha: str) -> Path:
+        return self.path / "kernels" / f"{sha}.py"
+
+    def _check_config(self) -> None:
+        path = self.path / "config.json"
+        if not path.exists():  # killed before it was written: nothing ran yet
+            return
+        try:
+            found = json.loads(path.read_bytes())
+            old = {name: found[name] for name in self.config.identity}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from error
+        wrong = [f"{name} was {old[name]!r}" for name, value in self.config.identity.items() if old[name] != value]
+        if wrong:
+            raise RunFolderError(f"{self.path} is a run of another configuration: {', '.join(wrong)}")
+
+    def _recover(self) -> list[Rollout]:
+        """Reads the turns that are complete; what a kill left of the last line is cut off."""
+        path = self.path / "rollouts.jsonl"
+        if not path.exists():
+            return []
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(path, whole)
+        found: list[Rollout] = []
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                found.append(Rollout.from_dict(json.loads(line)))
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunFolderError(f"{path}, line {number} is damaged: {error}") from error
+        return [rollout for rollout in found if self._is_whole(rollout)]
+
+    def _is_whole(self, rollout: Rollout) -> bool:
+        return rollout.candidate_sha is None or self._kernel(rollout.candidate_sha).exists()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file that is there as a whole or not at all, whatever happens."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _enter(path: Path, resume: bool) -> None:
+    if resume and not path.is_dir():
+        raise RunFolderError(f"no run to resume in {path}")
+    try:
+        path.mkdir(parents=True, exist_ok=resume)
+        (path / "kernels").mkdir(exist_ok=True)
+    except FileExistsError:
+        raise RunFolderError(f"{path} exists: continue it with --resume, or choose another with --out") from None
+    except OSError as error:
+        raise RunFolderError(f"cannot make {path}: {error.strerror or error}") from error
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=2, allow_nan=False).encode() + b"\n"
