@@ -129,6 +129,8 @@ class _View(ModuleType):
     def __init__(self, module: ModuleType, barred: tuple[str, ...]) -> None:
         super().__init__(module.__name__)
         self.__dict__.update(module.__dict__)
+        # A spec of its own: the module's says "being imported", and errors would speak of circular imports.
+        self.__spec__ = ModuleSpec(module.__name__, None, origin=module.__file__)
         self._barred = barred
 
     def __getattr__(self, name: str) -> Any:
