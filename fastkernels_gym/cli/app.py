@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -132,7 +132,7 @@ def check(
     from fastkernels_gym.cli import tables
 
     request = EvalRequest(task, _read_source(file), cast("Measure", measure), cast("RewardKind | None", reward), budget)
-    with Evaluator(device=device, allow_unsandboxed=allow_unsandboxed) as evaluator:
+    with Evaluator(cast("Literal['auto', 'cpu', 'cuda']", device), allow_unsandboxed=allow_unsandboxed) as evaluator:
         evaluation = evaluator.submit(request).result()
     if as_json:
         _print_json(evaluation.to_dict())
@@ -171,12 +171,13 @@ def run(arguments: Sequence[str]) -> int:
     Any exception but ours is a bug, and keeps its traceback.
     """
     try:
-        return int(app(list(arguments) or ["--help"], prog_name="fk-gym", standalone_mode=False) or 0)
+        status = int(app(list(arguments) or ["--help"], prog_name="fk-gym", standalone_mode=False) or 0)
+        return _fail("interrupted", status) if status == INTERRUPTED else status  # Typer catches Ctrl-C first
     except UserError as error:
         return _fail(error, BAD_INPUT)
     except HarnessFault as error:
         return _fail(error, INFRASTRUCTURE)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort):  # as older releases of Typer have it
         return _fail("interrupted", INTERRUPTED)
     except _USAGE_ERROR as error:
         return _fail(error.format_message(), BAD_INPUT)
