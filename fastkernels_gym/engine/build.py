@@ -26,7 +26,7 @@ def born_on_meta() -> Iterator[None]:
                 born[param] = _like(param, param.to("meta"))
             module._parameters[name] = born[param]
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -19,13 +19,16 @@ def forward_step(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.T
     with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
         hidden = model(batch.input_ids, batch.positions)
         last = batch.metadata.query_start_loc[1:].long() - 1
-        return model.compute_logits(hidden if batch.metadata.is_decode else hidden[last])  # type: ignore[operator]
+        rows = hidden if batch.metadata.is_decode else hidden[last]
+        logits: torch.Tensor = model.compute_logits(rows)  # type: ignore[operator]
+    return logits
 
 
 def forward_logits(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.Tensor:
     """Logits of every token, (tokens, vocabulary)."""
     with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
-        return model.compute_logits(model(batch.input_ids, batch.positions))  # type: ignore[operator]
+        logits: torch.Tensor = model.compute_logits(model(batch.input_ids, batch.positions))  # type: ignore[operator]
+    return logits
 
 
 class CapturedStep:

@@ -1,0 +1,87 @@
+"""From a model's name to an engine that serves it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from torch import nn
+
+from fastkernels_gym.catalog.models import Model, bundled_models, load_model_config
+from fastkernels_gym.catalog.operators import find_operator
+from fastkernels_gym.engine.build import build_model, materialise
+from fastkernels_gym.engine.llm import Engine
+from fastkernels_gym.engine.weights import load_checkpoint, random_weights
+from fastkernels_gym.errors import UnknownModel
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+_SEED = 0
+
+
+def load_model(
+    name_or_path: str | Path,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    weights: Literal["random", "checkpoint"] = "random",
+) -> Engine:
+    """An engine with a model's weights.
+
+    Args:
+        name_or_path: bundled name, config file, folder or hub id.
+        device: `auto` takes a GPU where there is one.
+        dtype: of weights, activations and KV cache; None takes the config's.
+        weights: `random` draws them, the same on every call on one kind of device; `checkpoint` reads the folder's or
+            the hub's safetensors.
+
+    Raises:
+        UnknownModel: if there is no such config, or no checkpoint of it.
+        UnsupportedModel: if no L4 operator runs it.
+        ValueError: for a dtype, device or kind of weights that there is not.
+    """
+    if weights not in ("random", "checkpoint"):
+        raise ValueError(f"weights={weights!r} is neither 'random' nor 'checkpoint'")
+    device, dtype = _device(device), None if dtype is None else _dtype(dtype)
+    model = load_model_config(str(name_or_path))
+    folder = _checkpoint_folder(model) if weights == "checkpoint" else None
+    operator = find_operator(model.l4)
+    l4: type[nn.Module] = getattr(importlib.import_module(operator.module), operator.class_name)
+    module = build_model(model.config, l4, device=device, dtype=dtype or model.dtype)
+    materialise(module, device)
+    if folder is None:
+        random_weights(module, torch.Generator(device).manual_seed(_SEED), model.config.initializer_range)
+    else:
+        load_checkpoint(module, folder)
+    return Engine(module)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not one that torch knows") from error
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(_DTYPES)}")
+    return found
+
+
+def _checkpoint_folder(model: Model) -> Path:
+    """Where a model's safetensors lie, downloaded if need be."""
+    if model.name in bundled_models():
+        raise UnknownModel(f"{model.name} comes as a config alone: give a folder or a hub id, or take random weights")
+    path = Path(model.name)
+    if path.exists():
+        return path if path.is_dir() else path.parent
+    try:
+        return Path(snapshot_download(model.name, allow_patterns=["*.safetensors", "*.safetensors.index.json"]))
+    except Exception as error:  # the HTTP client, and so its exceptions, depends on huggingface_hub's version
+        reason = " ".join(str(error).split())[:200]
+        raise UnknownModel(f"the weights of {model.name} cannot be downloaded: {reason}") from error
