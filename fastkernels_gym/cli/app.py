@@ -6,7 +6,7 @@ Nothing heavy is imported before a command runs, so that `fk-gym --help` and a m
 |---|---|
 | 0 | done; of `check`: a verdict was reached, whichever |
 | 2 | bad input: one line on standard error says what there is |
-| 3 | infrastructure failure: the machine's fault or ours, not the candidate's |
+| 3 | infrastructure failure: the machine's fault or ours, not the candidate's; of `eval`: some turns were lost to it |
 | 130 | interrupted |
 """
 
@@ -16,13 +16,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from fastkernels_gym.errors import HarnessFault, UserError
 
 if TYPE_CHECKING:
+    from fastkernels_gym.executor.evaluator import Device as DeviceName
     from fastkernels_gym.results import Measure, RewardKind
 
 BAD_INPUT = 2
@@ -85,11 +86,14 @@ def show(
     """
     from fastkernels_gym.catalog import load_task
     from fastkernels_gym.cli import tables
+    from fastkernels_gym.prompts import render_task
 
-    seen = load_task(task).observation(show_baseline=baseline)
+    loaded = load_task(task)
+    seen = loaded.observation(show_baseline=baseline)
     shapes = json.loads(seen.shapes)
     if as_json:
-        _print_json({"task": seen.task, "reference": seen.reference, "shapes": shapes})
+        prompt = render_task(loaded, seen)
+        _print_json({"task": seen.task, "prompt": prompt, "reference": seen.reference, "shapes": shapes})
     else:
         tables.print_observation(tables.stdout(), seen.task, seen.reference, shapes)
 
@@ -132,13 +136,68 @@ def check(
     from fastkernels_gym.cli import tables
 
     request = EvalRequest(task, _read_source(file), cast("Measure", measure), cast("RewardKind | None", reward), budget)
-    with Evaluator(cast("Literal['auto', 'cpu', 'cuda']", device), allow_unsandboxed=allow_unsandboxed) as evaluator:
+    with Evaluator(cast("DeviceName", device), allow_unsandboxed=allow_unsandboxed) as evaluator:
         evaluation = evaluator.submit(request).result()
     if as_json:
         _print_json(evaluation.to_dict())
     else:
         tables.print_evaluation(tables.stdout(), evaluation)
     if evaluation.verdict is Verdict.INFRA_ERROR:
+        raise typer.Exit(INFRASTRUCTURE)
+
+
+@app.command("eval")
+def eval_(
+    agent: Annotated[str, typer.Option(metavar="NAME", help="baseline, reference, compile, file:PATH or gpt.")],
+    model: Annotated[str | None, typer.Option(metavar="LLM", help="The LLM that gpt asks.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="PATTERN,PATTERN", help="Tasks by globs over their ids; else a smoke suite.")
+    ] = None,
+    turns: Annotated[int, typer.Option(help="Candidates that an attempt has, with feedback in between.")] = 1,
+    samples: Annotated[int, typer.Option(help="Independent attempts at each task.")] = 1,
+    measure: MeasureName = "e2e",
+    reward: RewardName = None,
+    budget: Budget = 10.0,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; else runs/<utc>-<agent>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    as_json: Json = False,
+    allow_unsandboxed: Unsandboxed = False,
+) -> None:
+    """Evaluate an agent.
+
+    Progress goes to standard error, the result to standard output, every turn to the run folder. Exits 3 if turns were
+    lost to infrastructure: --resume runs those again.
+    """
+    from fastkernels_gym.cli import tables
+    from fastkernels_gym.cli.evaluation import EvalOptions, evaluate
+    from fastkernels_gym.evals import summary_table
+
+    options = EvalOptions(
+        agent=agent,
+        llm=model,
+        base_url=base_url,
+        patterns=tuple(filter(None, (tasks or "").split(","))),
+        turns=turns,
+        samples=samples,
+        measure=cast("Measure", measure),
+        reward=cast("RewardKind | None", reward),
+        budget_s=budget,
+        device=cast("DeviceName", device),
+        out=out,
+        resume=resume,
+        allow_unsandboxed=allow_unsandboxed,
+    )
+    folder, summary = evaluate(options)
+    if as_json:
+        _print_json({"agent": agent, "llm": model, "folder": str(folder), **summary.to_dict()})
+    else:
+        tables.stdout().print(summary_table(summary))
+        print(f"run folder: {folder}")
+    if summary.lost or summary.missing:
         raise typer.Exit(INFRASTRUCTURE)
 
 
