@@ -27,12 +27,13 @@ def execute(program: str, folder: str, arguments: Any) -> tuple[int, str]:
 
 
 def serve() -> None:
-    # What every program would import anyway.
+    # What takes seconds to import.
     import torch
-    import transformers.models.llama
-    import transformers.models.qwen3  # noqa: F401
     import triton  # noqa: F401
+    from transformers import AutoConfig
 
+    for model_type in ("llama", "qwen3"):
+        AutoConfig.for_model(model_type)
     torch.set_num_threads(1)
     for line in sys.stdin:
         reader, writer = os.pipe()
