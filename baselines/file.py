@@ -22,7 +22,8 @@ class FileAgent:
 
     llm = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         if not path.exists():
             raise UserError(f"agent 'file' finds no {path}")
         self._path = path

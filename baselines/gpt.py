@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -27,6 +27,16 @@ _LARGEST_REPLY = 1 << 20
 _LONGEST_ERROR = 300
 # What a server's nonsense raises where the client library trusts it.
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Errors of the HTTP library below the client, which differs by release; older ones let a stream's through."""
+    library = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
+    module = sys.modules[library.__module__.partition(".")[0]]
+    return module.HTTPError, module.InvalidURL
+
+
+_TRANSPORT = _transport_errors()
 
 
 class _ServerFault(Exception):
@@ -55,7 +65,7 @@ class _Reply:
             raise _ServerFault(f"the reply has more than {_LARGEST_REPLY} characters")
 
 
-class GptAgent:
+class GPTAgent:
     """Asks an LLM, with all earlier turns of the sample in view.
 
     Args:
@@ -94,7 +104,7 @@ class GptAgent:
         self._key, self._turns, self._device, self._timeout_s = key, turns, device, timeout_s
         try:
             self._client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=retries)
-        except (openai.OpenAIError, ValueError, httpx.InvalidURL) as error:
+        except (openai.OpenAIError, ValueError, *_TRANSPORT) as error:
             raise UserError(f"agent 'gpt' cannot use {base_url}: {error}") from error
 
     async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
@@ -106,9 +116,14 @@ class GptAgent:
             return self._failure(reply, f"no reply within {self._timeout_s:g} s")
         except openai.APIStatusError as error:
             return self._failure(reply, f"HTTP {error.status_code}: {error.message}", _requests(error.request))
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            return self._failure(
+                reply, f"the connection failed: {cause or type(cause).__name__}", _requests(error.request)
+            )
         except openai.APIError as error:
             return self._failure(reply, error.message, _requests(error.request))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except _TRANSPORT as error:
             return self._failure(reply, f"the connection failed: {error or type(error).__name__}")
         except _ServerFault as error:
             return self._failure(reply, str(error))
@@ -164,7 +179,7 @@ class GptAgent:
         return Proposal(None, "", line, reply.llm, _with_requests(reply.usage, requests))
 
 
-def _requests(request: httpx.Request) -> int:
+def _requests(request: Any) -> int:
     return 1 + int(request.headers.get("x-stainless-retry-count", 0))
 
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from fastkernels_gym.evals.folder import Rollout
@@ -95,8 +96,8 @@ def _metrics(level: str, tasks: Sequence[Sequence[Evaluation | None]]) -> LevelM
         level,
         len(tasks),
         _share(tasks, lambda found: True),
-        {p: _share(tasks, lambda found, p=p: p == 0 or _low(found, _operator(found)) > p) for p in FAST_P},
-        {p: _share(tasks, lambda found, p=p: _low(found, found.e2e) > p) for p in FAST_P_E2E},
+        {p: _share(tasks, partial(_faster, p)) for p in FAST_P},
+        {p: _share(tasks, partial(_faster_e2e, p)) for p in FAST_P_E2E},
         _geometric_mean([_speedup(found, _operator(found)) for found in correct if _operator(found)]),
         _geometric_mean([_speedup(found, found.e2e) for found in correct if found.e2e]),
     )
@@ -108,6 +109,14 @@ def _share(tasks: Sequence[Sequence[Evaluation | None]], holds: Callable[[Evalua
         sum(bool(found and found.correct and holds(found)) for found in samples) / len(samples) for samples in tasks
     ]
     return sum(shares) / len(shares)
+
+
+def _faster(p: float, evaluation: Evaluation) -> bool:
+    return p == 0 or _low(evaluation, _operator(evaluation)) > p
+
+
+def _faster_e2e(p: float, evaluation: Evaluation) -> bool:
+    return _low(evaluation, evaluation.e2e) > p
 
 
 def _operator(evaluation: Evaluation) -> Estimate | None:
