@@ -177,16 +177,17 @@ def test_an_interrupt_is_status_130(kernel: Path, tmp_path: Path) -> None:
     hang = f"open({str(started)!r}, 'w').close()\n        while True: pass\n        gate, up ="
     kernel.write_text(KERNEL.replace("gate, up =", hang))
     options = ["--task", TASK, "--measure", "op", "--device", "cpu", "--allow-unsandboxed"]
-    process = subprocess.Popen([*COMMAND, "check", str(kernel), *options], stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not started.exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
+    command = [*COMMAND, "check", str(kernel), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not started.exists():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err == "fk-gym: interrupted\n"
 
