@@ -22,7 +22,12 @@ AGENTS = ("baseline", "reference", "compile", "file:PATH", "gpt")
 
 
 def resolve_agent(
-    name: str, *, llm: str | None = None, base_url: str | None = None, device: str | None = None
+    name: str,
+    *,
+    llm: str | None = None,
+    base_url: str | None = None,
+    device: str | None = None,
+    turns: int | None = None,
 ) -> Agent:
     """The agent of a name.
 
@@ -31,6 +36,7 @@ def resolve_agent(
         llm: the LLM that `gpt` asks; no other agent takes one.
         base_url: the server that `gpt` asks; None takes `OPENAI_BASE_URL`, or OpenAI's own.
         device: `cpu` or `cuda`: what candidates will run on, for the prompts of `gpt`.
+        turns: of a sample, for `gpt` to be told how many are left.
 
     Raises:
         UserError: if there is no such agent, or it lacks or does not take one of the arguments.
@@ -39,7 +45,7 @@ def resolve_agent(
     if name == "gpt":
         from fastkernels_gym.baselines.gpt import GPTAgent
 
-        return GPTAgent(llm, base_url=base_url, device=device)
+        return GPTAgent(llm, base_url=base_url, device=device, turns=turns)
     if llm or base_url:
         raise UserError(f"agent {name!r} asks no LLM: --model and --base-url are for 'gpt'")
     if name == "baseline":

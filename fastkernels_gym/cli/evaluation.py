@@ -49,7 +49,7 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
     if min(options.turns, options.samples) < 1:
         raise UserError("--turns and --samples are at least 1")
     device = resolve_device(options.device)
-    agent = resolve_agent(options.agent, llm=options.llm, base_url=options.base_url, device=device)
+    agent = resolve_agent(options.agent, llm=options.llm, base_url=options.base_url, device=device, turns=options.turns)
     config = RunConfig(
         agent=agent.name,
         tasks=choose_tasks(options.patterns, device),
