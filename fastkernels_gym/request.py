@@ -13,6 +13,19 @@ _REWARDS = ("e2e", "op", "log_e2e", "headroom", "lower_bound")
 
 
 @dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a candidate has.
+
+    Args:
+        build_s: to import, build the model, compile and warm up, each.
+        run_s: to run a program's calls.
+    """
+
+    build_s: float = 240.0
+    run_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class EvalRequest:
     """What to judge, how far up the ladder to measure, and what to pay.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor.local import LocalExecutor
-from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Measure, RewardKind
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,14 +24,17 @@ class Evaluator:
     Args:
         device: `cpu`, `cuda`, or `auto`, which takes the GPU where there is one.
         allow_unsandboxed: runs candidates unprotected where the machine has no namespaces.
+        deadlines: seconds that candidates have.
 
     Raises:
         UserError: on another device, or `cuda` where there is none.
     """
 
-    def __init__(self, device: Device = "auto", *, allow_unsandboxed: bool = False) -> None:
+    def __init__(
+        self, device: Device = "auto", *, allow_unsandboxed: bool = False, deadlines: Deadlines = Deadlines()
+    ) -> None:
         self.device: Literal["cpu", "cuda"] = resolve_device(device)
-        self._executor = LocalExecutor(self.device, sandboxed=not allow_unsandboxed)
+        self._executor = LocalExecutor(self.device, sandboxed=not allow_unsandboxed, deadlines=deadlines)
         self._closed = False
 
     def submit(self, request: EvalRequest) -> Future[Evaluation]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from fastkernels_gym.errors import FastKernelsError, HarnessFault, SandboxUnavailable
 from fastkernels_gym.executor.worker import encode, read
 from fastkernels_gym.player.protocol import Channel, PeerClosed, ProtocolError
-from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Verdict
 
 _START_TIMEOUT_S = 300.0
@@ -26,10 +26,11 @@ class LocalExecutor:
     Args:
         device: `cpu` or `cuda`.
         sandboxed: False runs candidates unprotected.
+        deadlines: of candidates.
     """
 
-    def __init__(self, device: str, *, sandboxed: bool) -> None:
-        self._device, self._sandboxed = device, sandboxed
+    def __init__(self, device: str, *, sandboxed: bool, deadlines: Deadlines) -> None:
+        self._device, self._sandboxed, self._deadlines = device, sandboxed, deadlines
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._worker: _Worker | None = None
         self._thread = threading.Thread(target=self._serve, name=f"slot-{device}", daemon=True)
@@ -61,7 +62,7 @@ class LocalExecutor:
         """A worker that dies is replaced and the request tried once more."""
         for _ in range(2):
             if self._worker is None:
-                self._worker = _Worker(self._device, sandboxed=self._sandboxed)
+                self._worker = _Worker(self._device, self._deadlines, sandboxed=self._sandboxed)
             try:
                 return self._worker.evaluate(request, queue_s)
             except HarnessFault as error:
@@ -74,11 +75,12 @@ class LocalExecutor:
 class _Worker:
     """A referee's process."""
 
-    def __init__(self, device: str, *, sandboxed: bool) -> None:
+    def __init__(self, device: str, deadlines: Deadlines, *, sandboxed: bool) -> None:
         ours, theirs = socket.socketpair()
         mode = "sandboxed" if sandboxed else "unsandboxed"
+        seconds = [str(deadlines.build_s), str(deadlines.run_s)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode],
+            [sys.executable, "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode, *seconds],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

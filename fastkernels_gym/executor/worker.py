@@ -12,7 +12,7 @@ from typing import Any
 
 from fastkernels_gym.errors import SandboxUnavailable, UserError
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation
 
 
@@ -40,7 +40,8 @@ def main() -> None:
     from fastkernels_gym.referee.referee import Referee
 
     try:
-        referee = Referee(sys.argv[2], sandboxed=sys.argv[3] == "sandboxed")
+        deadlines = Deadlines(float(sys.argv[4]), float(sys.argv[5]))
+        referee = Referee(sys.argv[2], sandboxed=sys.argv[3] == "sandboxed", deadlines=deadlines)
     except SandboxUnavailable as error:
         channel.send({"refused": str(error)})
         return

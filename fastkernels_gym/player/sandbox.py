@@ -21,6 +21,7 @@ from fastkernels_gym.errors import SandboxUnavailable
 
 UID = 1000
 TMP_BYTES = 2 << 30
+LENT_PROC = "/run/proc"  # seen by the zygote alone, so that players can mount a /proc of their own
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")
 # What a library may look up by name under /etc: the loader's cache, the compiler's alternatives, nothing personal.
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "nsswitch.conf")
@@ -72,6 +73,7 @@ def command(program: list[str], *, device: str, environment: dict[str, str]) -> 
         *(_bwrap(), "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "player", "--clearenv"),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
+        *("--bind", "/proc", LENT_PROC),
     ]
     for source in readable():
         arguments += ["--ro-bind", str(source), str(source)]

@@ -16,12 +16,12 @@ import sys
 from typing import Any
 
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.player.sandbox import TMP_BYTES, Limits
+from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, Limits
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWNET
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC = 2, 4, 0x1000, 0x4000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 0x20, 0x1000, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
 _CAP_LAST = 40
 _CONFIGS = ("llama", "qwen2", "qwen3")  # imported before the fork; any other type is imported by the player itself
@@ -71,6 +71,7 @@ def _enter(sock: socket.socket, message: dict[str, Any], kept: list[str] | None)
             os._exit(0)
         _libc("prctl", _PR_SET_PDEATHSIG, 0 if nested else signal.SIGKILL, 0, 0, 0)
         if nested:
+            _mount_proc()
             _drop_privileges()
         Limits(**message["limits"]).apply()
         _silence()
@@ -100,6 +101,21 @@ def _unshare(kept: list[str]) -> None:
         _libc("mount", f"/proc/self/fd/{fd}".encode(), path.encode(), None, _MS_BIND | _MS_REC, None)
         os.close(fd)
     os.chdir("/tmp")
+
+
+def _mount_proc() -> None:
+    """The pid namespace's own /proc, which CUDA needs; what root could write there is read-only.
+
+    The kernel allows the mount only while an unmasked /proc is in view: the outer sandbox lends one, covered here.
+    """
+    _libc("mount", b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+    _libc("mount", b"tmpfs", LENT_PROC.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_RDONLY, b"size=4k")
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi"):
+        path = f"/proc/{name}".encode()
+        if os.path.exists(path):
+            _libc("mount", path, path, None, _MS_BIND, None)
+            flags = _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            _libc("mount", None, path, None, flags, None)
 
 
 def _drop_privileges() -> None:

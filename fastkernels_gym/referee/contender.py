@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,17 +19,10 @@ from fastkernels_gym.referee.players import Player
 from fastkernels_gym.referee.program import Outputs, Program
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
-_MAX_SEGMENTS = 256
-
-
-class Deadlines:
-    """Seconds that a player has for each kind of command."""
-
-    LOAD = 120.0
-    PREPARE = 240.0
-    RUN = 60.0
+_MAX_SEGMENTS = 4096
 
 
 class Contender:
@@ -38,14 +32,15 @@ class Contender:
         player: fresh from the zygote.
         subject: the model that it builds.
         weights: the slab that all players read.
+        deadlines: of its answers.
     """
 
-    def __init__(self, player: Player, subject: Subject, weights: Slab) -> None:
-        self.player, self._subject = player, subject
+    def __init__(self, player: Player, subject: Subject, weights: Slab, deadlines: Deadlines) -> None:
+        self.player, self._subject, self._deadlines = player, subject, deadlines
         self._slabs: dict[str, Slab] = {}
         self._segments: dict[str, DeviceSlab] = {}
-        self._slots: dict[str, list[Any]] = {}
         self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
+        self._graphs: dict[str, dict[int, list[torch.Tensor]]] = {}
         self._weights = weights
 
     def load(self, candidate: Candidate | None, operator: OperatorInfo | None, replaces: Sequence[str]) -> None:
@@ -68,19 +63,19 @@ class Contender:
                 "dtype": dtype_name(model.dtype),
                 "num_layers": self._subject.num_layers,
             },
-            timeout=Deadlines.LOAD,
+            timeout=self._deadlines.build_s,
         )
         self._check_parameters(answer.get("parameters"))
         entry, fds = self._weights.message()
         refs = {name: ref.to_json() for name, ref in self._subject.refs.items()}
-        self.player.ask({"op": "bind", "slabs": [entry], "weights": refs}, fds, timeout=Deadlines.PREPARE)
+        self.player.ask({"op": "bind", "slabs": [entry], "weights": refs}, fds, timeout=self._deadlines.build_s)
 
     def share(self, region: Region) -> Slab:
         """This player's own copy of a region."""
         if region.name not in self._slabs:
             slab = self._slabs[region.name] = region.new_slab()
             entry, fds = slab.message()
-            self.player.ask({"op": "bind", "slabs": [entry], "weights": None}, fds, timeout=Deadlines.RUN)
+            self.player.ask({"op": "bind", "slabs": [entry], "weights": None}, fds, timeout=self._deadlines.run_s)
         return self._slabs[region.name]
 
     def prepare(self, program: Program, lengths: Sequence[int]) -> None:
@@ -94,11 +89,16 @@ class Contender:
         self.share(program.region).reveal()
         _synchronize(self._subject.device)
         message = program.message(graph=program.scene.graph, lengths=lengths)
-        answer = self.player.ask(message, timeout=Deadlines.PREPARE, late=Verdict.COMPILE_TIMEOUT)
+        answer = self.player.ask(message, timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
         self._takes[program.name] = [
             [None if t is None else torch.empty_like(t) for t in program.layout] for _ in program.calls
         ]
+        with _tampering():
+            places = answer.get("places")
+            if not isinstance(places, dict) or not set(places) <= {str(n) for n in lengths}:
+                raise ProtocolError("graphs are not named")
+            self._graphs[program.name] = {int(n): self._sources(program, where) for n, where in places.items()}
 
     def poison(self, program: Program) -> None:
         """Overwrites the KV rows that a program's calls are to write with NaN."""
@@ -126,11 +126,9 @@ class Contender:
         begin = time.perf_counter()
         slab.reveal()
         _synchronize(device)
-        answer = self.player.ask(message, timeout=Deadlines.RUN)
-        try:
-            self._take(program, answer.get("outputs"), n)
-        except ProtocolError as error:
-            raise CandidateFault(Verdict.PROTOCOL_TAMPER, str(error)) from None
+        answer = self.player.ask(message, timeout=self._deadlines.run_s)
+        with _tampering():
+            self._take(program, answer.get("places"), n)
         _synchronize(device)
         return time.perf_counter() - begin
 
@@ -161,14 +159,16 @@ class Contender:
 
     def drop(self, program: Program) -> None:
         """Forgets a program and gives its memory back."""
-        self.player.ask({"op": "drop", "name": program.name, "slab": program.region.name}, timeout=Deadlines.RUN)
+        self.player.ask({"op": "drop", "name": program.name, "slab": program.region.name}, timeout=self._deadlines.run_s)
         self._takes.pop(program.name, None)
+        self._graphs.pop(program.name, None)
         if (slab := self._slabs.pop(program.region.name, None)) is not None:
             slab.close()
 
     def close(self) -> None:
         self.player.close()
         self._takes.clear()
+        self._graphs.clear()
         for memory in (*self._segments.values(), *self._slabs.values()):
             memory.close()
         self._segments.clear()
@@ -178,25 +178,32 @@ class Contender:
         layers = {program.kv_layer(call) for call in program.calls} - {None}
         return {layer for layer in layers if layer is not None} or set(range(self._subject.num_layers))
 
-    def _take(self, program: Program, named: Any, n: int) -> None:
-        takes = self._takes[program.name]
-        slab = self._slabs[program.region.name]
+    def _take(self, program: Program, places: Any, n: int) -> None:
+        """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
+        takes = [out for outputs in self._takes[program.name] for out in outputs if out is not None and out.numel()]
         if self._subject.device.type == "cpu":
-            for slots, outputs in zip(program.slots, takes, strict=True):
-                for ref, out in zip(slots, outputs, strict=True):
-                    if ref is not None and out is not None:
-                        out.copy_(slab.tensor(ref))
-            return
-        if not isinstance(named, list) or len(named) != n:
+            slab = self._slabs[program.region.name]
+            slots = (ref for call in program.slots for ref in call if ref is not None and ref.span > 0)
+            sources = [slab.tensor(ref) for ref in slots]
+        elif n in self._graphs[program.name]:
+            sources = self._graphs[program.name][n]
+        else:
+            sources = self._sources(program, places)
+        if takes:
+            torch._foreach_copy_(takes, sources)
+
+    def _sources(self, program: Program, places: Any) -> list[torch.Tensor]:
+        """The tensors that a player names, one for each output of each call."""
+        if not isinstance(places, list) or len(places) != len(program.calls):
             raise ProtocolError("outputs are not named")
-        for index, outputs in enumerate(takes):
-            places = named[index] if index < n else program.layout
-            if not isinstance(places, list | tuple) or len(places) != len(outputs):
+        sources = []
+        for named in places:
+            if not isinstance(named, list) or len(named) != len(program.layout):
                 raise ProtocolError("outputs are not named")
-            for place, out in zip(places, outputs, strict=True):
-                if out is not None and out.numel():
-                    # Calls that did not run cost the same copies, out of memory of the referee's own.
-                    out.copy_(place if isinstance(place, torch.Tensor) else self._find(place, out))
+            for place, like in zip(named, program.layout, strict=True):
+                if like is not None and like.numel():
+                    sources.append(self._find(place, like))
+        return sources
 
     def _find(self, place: Mapping[str, Any], like: torch.Tensor) -> torch.Tensor:
         """A player's output, wherever it put it."""
@@ -229,6 +236,15 @@ class Contender:
                     Verdict.INTERFACE_MISMATCH,
                     f"parameter {name!r} is {actual.get(name, 'missing')}, expected {expected.get(name, 'none of that name')}",
                 )
+
+
+@contextmanager
+def _tampering() -> Iterator[None]:
+    """What a player names wrongly is tampering."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise CandidateFault(Verdict.PROTOCOL_TAMPER, str(error)) from None
 
 
 def _synchronize(device: torch.device) -> None:

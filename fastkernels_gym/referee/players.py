@@ -23,6 +23,8 @@ from fastkernels_gym.results import Verdict
 
 START_TIMEOUT_S = 180.0
 _POLL_S = 0.1
+# A player that is late while one of these runs below it is compiling, not hanging.
+_COMPILERS = frozenset({"cc1plus", "cc1", "cicc", "ptxas", "nvcc", "nvlink", "g++", "gcc", "c++", "ld", "as", "ninja"})
 # The faults that a player may plead guilty of; anything else it says of itself is tampering.
 _PLEAS = frozenset(
     {
@@ -111,16 +113,13 @@ class Player:
         self._watchdog = Watchdog(_pid_of(pidfd), limits, self.kill)
         self._watchdog.start()
 
-    def ask(
-        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, late: Verdict = Verdict.TIMEOUT
-    ) -> dict[str, Any]:
+    def ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
         Args:
             message: the command.
             fds: descriptors that go with it.
             timeout: seconds for the whole exchange.
-            late: the verdict when they pass.
 
         Raises:
             CandidateFault: what the player pleaded, or what its silence or death means.
@@ -130,8 +129,11 @@ class Player:
             self._channel.send(message, fds, timeout=timeout)
             answer, received = self._channel.receive(timeout=timeout)
         except TimeoutError:
+            compiling = self._watchdog.names() & _COMPILERS
             self.kill()
-            raise self._fault(late, f"no answer to {message['op']!r} within {timeout:.0f} s") from None
+            verdict = Verdict.COMPILE_TIMEOUT if compiling else Verdict.TIMEOUT
+            what = f"{min(compiling)} was still running" if compiling else "it neither returned nor compiled anything"
+            raise self._fault(verdict, f"no end of {message['op']!r} within {timeout:.0f} s: {what}") from None
         except PeerClosed:
             raise self._fault(*self._death(message["op"])) from None
         except ProtocolError as error:
@@ -194,6 +196,14 @@ class Watchdog(threading.Thread):
             if self.reason:
                 self._kill()
                 return
+
+    def names(self) -> set[str]:
+        """Names of the programs that run in the player's tree."""
+        names = set()
+        for pid in _tree(self._pid, self._limits.processes + 1):
+            with contextlib.suppress(OSError):
+                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return names
 
     def stop(self) -> None:
         self._stopped.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Task, load_task
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.errors import CandidateFault, HarnessFault
-from fastkernels_gym.request import EvalRequest
+from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.player import sandbox
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote
@@ -31,17 +32,19 @@ class Referee:
     Args:
         device: `cpu` or `cuda`.
         sandboxed: False lets candidates run unprotected, as plain processes.
+        deadlines: of candidates.
 
     Raises:
         SandboxUnavailable: if this machine cannot give the sandbox.
     """
 
-    def __init__(self, device: str, *, sandboxed: bool = True) -> None:
+    def __init__(self, device: str, *, sandboxed: bool = True, deadlines: Deadlines | None = None) -> None:
         self._layers = sandbox.require() if sandboxed else ()
         self._device = torch.device("cuda:0" if device == "cuda" else "cpu")
-        self._sandboxed = sandboxed
+        self._sandboxed, self._deadlines = sandboxed, deadlines or Deadlines()
         # One thread each: players that fight over cores cannot be timed.
         self._threads = 1
+        torch.set_num_threads(self._threads)
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
         self._zygote: Zygote | None = None
@@ -75,11 +78,19 @@ class Referee:
         return evaluation.replace(seconds=seconds, device=self.device_name, sandbox=self._layers)
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        """Ends every process and gives the device's memory back."""
+        self._end_session()
         if self._zygote is not None:
             self._zygote.close()
-        self._session = self._zygote = None
+        self._zygote = None
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _judge(
         self, task: Task, request: EvalRequest, candidate: Candidate, replaces: Sequence[str], watch: Stopwatch
@@ -95,6 +106,7 @@ class Referee:
             except CandidateFault as fault:
                 return self._fault(task, request, fault.verdict, fault.detail, replaces, candidate.warnings)
             except (HarnessFault, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+                error.__traceback__ = None  # its frames hold the session's memory
                 self.close()
                 evaluation = self._fault(task, request, Verdict.INFRA_ERROR, str(error), replaces)
                 continue
@@ -108,12 +120,9 @@ class Referee:
         if self._zygote is None:
             self._zygote = Zygote(self._device.type, sandboxed=self._sandboxed)
         if self._session is not None and self._session.key != session_key(task):
-            self._session.close()
-            self._session = None
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._end_session()
         if self._session is None:
-            self._session = Session(task, self._device, self._zygote, self._threads)
+            self._session = Session(task, self._device, self._zygote, self._threads, self._deadlines)
         return self._session
 
     def _success(

@@ -15,6 +15,7 @@ from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
 from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.request import Deadlines
 
 # Private weights and the players' copy, three sets of KV pages, and what oracles and activations need.
 _WEIGHT_COPIES, _KV_COPIES, _USABLE = 2.3, 3.5, 0.85
@@ -29,11 +30,12 @@ class Session:
         device: where everything runs.
         zygote: of trusted players and of candidates alike.
         threads: CPU threads of a player.
+        deadlines: of candidates.
     """
 
-    def __init__(self, task: Task, device: torch.device, zygote: Zygote, threads: int) -> None:
+    def __init__(self, task: Task, device: torch.device, zygote: Zygote, threads: int, deadlines: Deadlines) -> None:
         self.key = session_key(task)
-        self._zygote, self._threads = zygote, threads
+        self._zygote, self._threads, self._deadlines = zygote, threads, deadlines
         # Seeds come from the operating system and never leave this process.
         self.rng = random.Random(os.urandom(32))
         self.num_layers = affordable_layers(task.model, task.workload, device)
@@ -48,7 +50,11 @@ class Session:
         self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
         self.weights: Slab = self.subject.weights.new_slab(read_only=True)
         self.baseline = self._contender(trusted=True)
-        self.baseline.load(None, None, ())
+        try:
+            self.baseline.load(None, None, ())
+        except BaseException:
+            self.close()
+            raise
 
     def new_candidate(self) -> Contender:
         return self._contender(trusted=False)
@@ -58,9 +64,9 @@ class Session:
         self.weights.close()
 
     def _contender(self, *, trusted: bool) -> Contender:
-        return Contender(
-            self._zygote.spawn(Limits(), threads=self._threads, trusted=trusted), self.subject, self.weights
-        )
+        player = self._zygote.spawn(Limits(), threads=self._threads, trusted=trusted)
+        deadlines = Deadlines() if trusted else self._deadlines
+        return Contender(player, self.subject, self.weights, deadlines)
 
     def _hidden_scene(self, name: str, workload: Workload) -> Scene:
         """A ragged batch of lengths that no observation shows."""

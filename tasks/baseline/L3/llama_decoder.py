@@ -22,6 +22,8 @@ class LlamaDecoderLayer(Operator):
         rotary_emb: shared by all layers; None builds one.
     """
 
+    donates = ("hidden_states", "residual")
+
     def __init__(self, config: Any, prefix: str = "", rotary_emb: RotaryEmbedding | None = None) -> None:
         super().__init__()
         self.self_attn = self.build_attention(config, f"{prefix}.self_attn", rotary_emb)

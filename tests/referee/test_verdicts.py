@@ -1,0 +1,134 @@
+"""Each kind of candidate gets the verdict that it deserves, and the evaluator lives on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import fastkernels_gym as fk
+from fastkernels_gym.request import Deadlines
+from fastkernels_gym.results import Verdict
+
+TASK = "L1/silu_and_mul@tiny-llama"
+HONEST = """
+import os, signal, time
+import torch
+from torch import nn
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        {body}
+"""
+
+
+def candidate(body: str = "return torch.nn.functional.silu(gate) * up") -> str:
+    return HONEST.format(body=body)
+
+
+def judge(evaluator: fk.Evaluator, source: str | bytes) -> fk.Evaluation:
+    return evaluator.evaluate(TASK, source, measure="op", budget_s=0.5)
+
+
+def test_an_honest_kernel_is_paid(evaluator: fk.Evaluator) -> None:
+    result = judge(evaluator, candidate())
+    assert result.verdict is Verdict.OK, result.feedback
+    assert result.reward > 0 and result.ladder[0].operator == "L1/silu_and_mul"
+    assert result.correctness is not None and result.correctness.rounds >= 10
+    assert fk.Evaluation.from_json(result.to_json()) == result
+
+
+WRONG = {
+    "a wrong value": (candidate("return torch.nn.functional.silu(up) * gate"), Verdict.WRONG_VALUE),
+    "half precision in the dark": (
+        candidate("return (torch.nn.functional.silu(gate.half()) * up.half()).float()"),
+        Verdict.WRONG_VALUE,
+    ),
+    "the last row skipped": (
+        candidate("out = torch.nn.functional.silu(gate) * up; out[-1] = 0; return out"),
+        Verdict.WRONG_VALUE,
+    ),
+    "zeros": (candidate("return torch.zeros_like(gate)"), Verdict.WRONG_VALUE),
+    "memory that nobody wrote": (candidate("return torch.full_like(gate, torch.nan)"), Verdict.UNWRITTEN_OUTPUT),
+    "another dtype": (candidate("return (torch.nn.functional.silu(gate) * up).double()"), Verdict.WRONG_DTYPE),
+    "another shape": (candidate("return (torch.nn.functional.silu(gate) * up)[None]"), Verdict.WRONG_SHAPE),
+    "transposed memory": (
+        candidate("return (torch.nn.functional.silu(gate) * up).T.contiguous().T"),
+        Verdict.WRONG_SHAPE,
+    ),
+    "its input overwritten": (
+        candidate("out = torch.nn.functional.silu(gate) * up; x.zero_(); return out"),
+        Verdict.MUTATED_INPUT,
+    ),
+    "an exception": (candidate("raise ValueError('no')"), Verdict.RUNTIME_ERROR),
+    "a killed process": (candidate("os.kill(os.getpid(), signal.SIGKILL); os._exit(1)"), Verdict.RUNTIME_ERROR),
+    "an exit": (candidate("os._exit(0)"), Verdict.RUNTIME_ERROR),
+    "an exit by exception": (candidate("raise SystemExit(0)"), Verdict.RUNTIME_ERROR),
+    "host memory hogged": (
+        candidate("x = [bytearray(1 << 28) for _ in range(64)]; time.sleep(60)"),
+        Verdict.OUT_OF_MEMORY,
+    ),
+    "a wrong class name": (candidate().replace("class SiluAndMul", "class SiluMul"), Verdict.INTERFACE_MISMATCH),
+    "another signature": (candidate().replace("def forward(self, x)", "def forward(self, x, y)"), Verdict.INTERFACE_MISMATCH),
+    "another constructor": (candidate().replace("*, compile_native=True", "size"), Verdict.INTERFACE_MISMATCH),
+    "a parameter of its own": (
+        candidate().replace("super().__init__()", "super().__init__(); self.w = nn.Parameter(torch.ones(1))"),
+        Verdict.INTERFACE_MISMATCH,
+    ),
+    "no module of that name": ("import nothing_of_that_name\n" + candidate(), Verdict.LOAD_ERROR),
+    "a syntax error": ("class SiluAndMul(", Verdict.LOAD_ERROR),
+    "null bytes": (candidate().encode() + b"\0", Verdict.POLICY_REJECT),
+    "a megabyte": ("#" * (1 << 20), Verdict.POLICY_REJECT),
+    "the operator itself, imported": (
+        "from fastkernels_gym.tasks.baseline.L1.silu_and_mul import SiluAndMul as Base\nclass SiluAndMul(Base): pass",
+        Verdict.LOAD_ERROR,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_fault_has_its_verdict(evaluator: fk.Evaluator, name: str) -> None:
+    source, verdict = WRONG[name]
+    result = judge(evaluator, source)
+    assert result.verdict is verdict, result.feedback
+    assert result.reward == 0.0 and not result.correct and result.feedback.startswith(verdict)
+
+
+def test_a_fault_leaves_the_evaluator_as_it_was(evaluator: fk.Evaluator) -> None:
+    judge(evaluator, candidate("os.fork(); os._exit(0)"))
+    assert judge(evaluator, candidate()).verdict is Verdict.OK
+
+
+def test_a_slow_kernel_is_right_and_paid_less(evaluator: fk.Evaluator) -> None:
+    result = judge(evaluator, candidate("time.sleep(0.002); return torch.nn.functional.silu(gate) * up"))
+    assert result.verdict is Verdict.OK and 0 < result.reward < 0.5
+
+
+def test_a_hanging_kernel_times_out() -> None:
+    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=8, run_s=5)) as evaluator:
+        assert judge(evaluator, candidate("time.sleep(600)")).verdict is Verdict.TIMEOUT
+        assert judge(evaluator, candidate()).verdict is Verdict.OK
+
+
+def test_the_environment_and_the_files_of_the_host_are_out_of_reach(
+    evaluator: fk.Evaluator, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-host")
+    body = (
+        "raise ValueError(str(dict(os.environ)) + open('/proc/1/environ').read() + str(os.listdir('/'))"
+        " + str([os.path.exists(p) for p in %r]))"
+    )
+    paths = [os.path.expanduser("~/.bashrc"), __file__, str(tmp_path_factory.getbasetemp()), "/etc/passwd"]
+    with fk.Evaluator("cpu") as fresh:
+        result = judge(fresh, candidate(body % (paths,)))
+    assert result.verdict is Verdict.RUNTIME_ERROR
+    assert "sk-secret-of-the-host" not in result.to_json() and "[False, False, False, False]" in result.feedback
+
+
+def test_an_exception_without_bounds_is_trimmed(evaluator: fk.Evaluator) -> None:
+    result = judge(evaluator, candidate("raise ValueError('x' * (1 << 24))"))
+    assert result.verdict is Verdict.RUNTIME_ERROR and len(result.feedback) < 10_000
