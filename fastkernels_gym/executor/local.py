@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 
 from fastkernels_gym.errors import FastKernelsError, HarnessFault, SandboxUnavailable
-from fastkernels_gym.executor.worker import encode, read
+from fastkernels_gym.executor.wire import encode, read
 from fastkernels_gym.player.protocol import Channel, PeerClosed, ProtocolError
 from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Verdict

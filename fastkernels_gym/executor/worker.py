@@ -5,33 +5,12 @@ python -m fastkernels_gym.executor.worker FD DEVICE SANDBOXED
 
 from __future__ import annotations
 
-import base64
 import socket
 import sys
-from typing import Any
-
 from fastkernels_gym.errors import SandboxUnavailable, UserError
+from fastkernels_gym.executor.wire import decode
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.request import Deadlines, EvalRequest
-from fastkernels_gym.results import Evaluation
-
-
-def encode(request: EvalRequest, queue_s: float) -> dict[str, Any]:
-    source = request.source.encode("utf-8", "surrogatepass") if isinstance(request.source, str) else request.source
-    return {
-        "task": request.task,
-        "source": base64.b64encode(source).decode(),
-        "measure": request.measure,
-        "reward": request.reward,
-        "budget_s": request.budget_s,
-        "request_id": request.request_id,
-        "queue_s": queue_s,
-    }
-
-
-def decode(message: dict[str, Any]) -> tuple[EvalRequest, float]:
-    queue_s = message.pop("queue_s")
-    return EvalRequest(**{**message, "source": base64.b64decode(message["source"])}), queue_s
+from fastkernels_gym.request import Deadlines
 
 
 def main() -> None:
@@ -58,17 +37,6 @@ def main() -> None:
                 channel.send({"evaluation": evaluation.to_json()})
     except PeerClosed:
         referee.close()
-
-
-def read(answer: dict[str, Any]) -> Evaluation:
-    """The evaluation in a worker's answer.
-
-    Raises:
-        UserError: what the referee refused.
-    """
-    if "user_error" in answer:
-        raise UserError(answer["user_error"])
-    return Evaluation.from_json(answer["evaluation"])
 
 
 if __name__ == "__main__":
