@@ -20,14 +20,13 @@ from fastkernels_gym.envs.spaces import Source
 from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor import Evaluator
-from fastkernels_gym.prompts import render_task
+from fastkernels_gym.prompts import render_feedback, render_system, render_task
 from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 from fastkernels_gym.reward import reward as reward_of
 
 Payout = Literal["best", "each"]
 DONE = "DONE"
-NO_CANDIDATE = "The reply held no candidate: give one Python module, alone or in a ```python fence."
 _TEXT_BYTES = 1 << 20
 _LARGEST_REWARD = 1e6
 
@@ -165,8 +164,8 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
         lost = evaluation is not None and evaluation.verdict is Verdict.INFRA_ERROR
         earned = 0.0 if lost else self._settle(episode, evaluation)
         episode.turn += 1
-        episode.feedback = NO_CANDIDATE if evaluation is None else evaluation.feedback
         terminated = episode.turn == self._max_turns and not lost
+        episode.feedback = render_feedback(evaluation, turns_left=self._max_turns - episode.turn or None)
         episode.over = terminated or lost
         self._render_for_human()
         return self._observation(), earned, terminated, lost, self._info(evaluation)
@@ -226,7 +225,8 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
     def _open(self, task_id: str) -> _Episode:
         task = load_task(task_id)
         seen = task.observation(show_baseline=self._show_baseline)
-        return _Episode(task.id, render_task(task, seen), seen.reference, seen.shapes)
+        prompt = f"{render_system()}\n{render_task(task, seen, device=self._evaluator().device)}"
+        return _Episode(task.id, prompt, seen.reference, seen.shapes)
 
     def _running(self) -> _Episode:
         if self._episode is None or self._episode.over:

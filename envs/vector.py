@@ -42,7 +42,13 @@ class FastKernelsVectorEnv(SyncVectorEnv):
     def step(
         self, actions: Sequence[str]
     ) -> tuple[dict[str, Any], npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """One reply for each environment, in order."""
+        """Judges one reply of each environment, in order.
+
+        Raises:
+            ValueError: unless there is one reply for each.
+        """
+        if len(actions) != self.num_envs:  # before anything is sent off
+            raise ValueError(f"{self.num_envs} environments take {self.num_envs} replies, not {len(actions)}")
         for env, action in zip(self.envs, actions, strict=True):
             env.get_wrapper_attr("begin")(action)
         return super().step(tuple(actions))

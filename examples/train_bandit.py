@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,18 +75,18 @@ class Bandit:
         self.means[arm] += (reward - self.means[arm]) / self.counts[arm]
 
 
-def train(env: gymnasium.Env, bandit: Bandit, episodes: int) -> list[tuple[int, float]]:
+def train(env: gymnasium.Env, bandit: Bandit, blocks: Sequence[int], episodes: int) -> list[tuple[int, float]]:
     """Plays single-turn episodes; returns (block size, reward) of each."""
     history = []
     for episode in range(episodes):
         env.reset()
         arm = bandit.choose()
-        _, reward, _, truncated, info = env.step(TEMPLATE.format(block=BLOCKS[arm]))
+        _, reward, _, truncated, info = env.step(TEMPLATE.format(block=blocks[arm]))
         if not truncated:  # a truncated episode is the machine's fault and teaches nothing
             bandit.learn(arm, float(reward))
-            history.append((BLOCKS[arm], float(reward)))
+            history.append((blocks[arm], float(reward)))
         print(
-            f"episode {episode + 1:3d}: block {BLOCKS[arm]:5d}  {info['verdict']:>8}  reward {float(reward):.3f}",
+            f"episode {episode + 1:3d}: block {blocks[arm]:5d}  {info['verdict']:>8}  reward {float(reward):.3f}",
             flush=True,
         )
     return history
@@ -136,7 +137,7 @@ def main() -> None:
         device=args.device,
     )
     bandit = Bandit(len(BLOCKS), np.random.default_rng(args.seed))
-    history = train(env, bandit, args.episodes)
+    history = train(env, bandit, BLOCKS, args.episodes)
     env.close()
 
     rewards = [reward for _, reward in history]

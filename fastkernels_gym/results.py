@@ -175,7 +175,13 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON-able data, in the order of the documented schema."""
         data = _ADAPTER.dump_python(self, mode="json")
-        return {"schema": SCHEMA, "task": data.pop("task"), "verdict": data.pop("verdict"), "correct": self.correct, **data}
+        return {
+            "schema": SCHEMA,
+            "task": data.pop("task"),
+            "verdict": data.pop("verdict"),
+            "correct": self.correct,
+            **data,
+        }
 
     def to_json(self, *, indent: int | None = None) -> str:
         import json

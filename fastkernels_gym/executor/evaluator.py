@@ -31,10 +31,10 @@ class Evaluator:
     """
 
     def __init__(
-        self, device: Device = "auto", *, allow_unsandboxed: bool = False, deadlines: Deadlines = Deadlines()
+        self, device: Device = "auto", *, allow_unsandboxed: bool = False, deadlines: Deadlines | None = None
     ) -> None:
         self.device: Literal["cpu", "cuda"] = resolve_device(device)
-        self._executor = LocalExecutor(self.device, sandboxed=not allow_unsandboxed, deadlines=deadlines)
+        self._executor = LocalExecutor(self.device, sandboxed=not allow_unsandboxed, deadlines=deadlines or Deadlines())
         self._closed = False
 
     def submit(self, request: EvalRequest) -> Future[Evaluation]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+
 from fastkernels_gym.errors import SandboxUnavailable, UserError
 from fastkernels_gym.executor.wire import decode
 from fastkernels_gym.player.protocol import Channel, PeerClosed

@@ -159,7 +159,9 @@ class Contender:
 
     def drop(self, program: Program) -> None:
         """Forgets a program and gives its memory back."""
-        self.player.ask({"op": "drop", "name": program.name, "slab": program.region.name}, timeout=self._deadlines.run_s)
+        self.player.ask(
+            {"op": "drop", "name": program.name, "slab": program.region.name}, timeout=self._deadlines.run_s
+        )
         self._takes.pop(program.name, None)
         self._graphs.pop(program.name, None)
         if (slab := self._slabs.pop(program.region.name, None)) is not None:

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from concurrent.futures import Future
 from typing import Any
 
 import gymnasium
@@ -11,7 +10,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from fastkernels_gym import EvalRequest, Evaluation, Evaluator, Verdict, list_tasks
+from fastkernels_gym import Evaluator, Verdict, list_tasks
 from fastkernels_gym.envs import DONE, FastKernelsEnv
 from fastkernels_gym.errors import UnknownTask, UnmeasuredReward, UserError
 
@@ -34,26 +33,32 @@ def quick(evaluator: Evaluator, **kwargs: object) -> FastKernelsEnv:
     return FastKernelsEnv(**(defaults | kwargs))
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"max_turns": 3, "payout": "each", "failure": -1.0}])
-def test_check_env_has_nothing_to_say(kwargs: dict[str, object]) -> None:
+def test_check_env_has_nothing_to_say(evaluator: Evaluator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gymnasium.make(
-            "fastkernels_gym:FastKernels-v0", tasks=TASK, measure="op", budget_s=0.2, device="cpu", **kwargs
-        )
-        check_env(env.unwrapped)
-        env.close()
+        kwargs = {"tasks": TASK, "measure": "op", "budget_s": 0.2, "max_turns": 3, "payout": "each", "failure": -1.0}
+        env = FastKernelsEnv(**kwargs, evaluator=evaluator)
+        env.spec = gymnasium.make("fastkernels_gym:FastKernels-v0", **kwargs).spec
+        check_env(env)
 
 
-def test_defaults_pay_the_end_to_end_speedup(evaluator: Evaluator, kernels: Any) -> None:
-    env = FastKernelsEnv(evaluator=evaluator, budget_s=2.0)
-    env.reset(options={"task": TASK})
-    observation, reward, terminated, truncated, info = env.step(f"Fused:\n\n```python\n{kernels.good}```\n")
-    assert info["verdict"] == "ok", info["evaluation"]
-    assert (terminated, truncated) == (True, False)
-    assert type(reward) is float and reward == pytest.approx(info["e2e_speedup"]) or not info["stable"]
-    assert info["ci_low"] <= info["e2e_speedup"] <= info["ci_high"]
-    assert observation["best_reward"] == np.float32(reward)
+def test_the_default_reward_is_the_end_to_end_speedup(twice_as_fast: Any) -> None:
+    env = FastKernelsEnv(tasks=TASK, evaluator=twice_as_fast)
+    env.reset()
+    observation, reward, terminated, truncated, info = env.step("Fused:\n\n```python\nclass SiluAndMul: ...\n```\n")
+    assert (reward, terminated, truncated) == (1.25, True, False) and type(reward) is float
+    assert observation["best_reward"] == np.float32(1.25)
+    assert info == {
+        "verdict": "ok",
+        "correct": True,
+        "stable": True,
+        "op_speedup": 2.0,
+        "e2e_speedup": 1.25,
+        "ci_low": 1.2,
+        "ci_high": 1.3,
+        "seconds": 9.5,
+        "evaluation": twice_as_fast.evaluation.to_json(),
+    }
 
 
 def test_turns_pay_what_they_add_to_the_best(evaluator: Evaluator, kernels: Any) -> None:
@@ -78,11 +83,17 @@ def test_turns_pay_what_they_add_to_the_best(evaluator: Evaluator, kernels: Any)
         env.step(kernels.good)
 
 
-def test_each_turn_pays_its_own_reward(evaluator: Evaluator, kernels: Any) -> None:
-    env = quick(evaluator, max_turns=3, payout="each", failure=-1.0)
+def test_each_turn_pays_its_own_reward(twice_as_fast: Any, kernels: Any) -> None:
+    env = FastKernelsEnv(tasks=TASK, max_turns=3, payout="each", failure=-1.0, reward="op", evaluator=twice_as_fast)
     env.reset()
-    paid = [env.step(action)[1] for action in (kernels.wrong, kernels.good, "no candidate")]
-    assert paid[0] == paid[2] == -1.0 and paid[1] > 0.0
+    paid = [env.step(action)[1] for action in ("no candidate", kernels.good, kernels.good)]
+    assert paid == [-1.0, 2.0, 2.0]
+
+
+def test_equal_turns_pay_once(twice_as_fast: Any, kernels: Any) -> None:
+    env = FastKernelsEnv(tasks=TASK, max_turns=3, failure=-1.0, reward="op", evaluator=twice_as_fast)
+    env.reset()
+    assert [env.step(action)[1] for action in ("no candidate", kernels.good, kernels.good)] == [-1.0, 3.0, 0.0]
 
 
 def test_the_return_is_the_best_reward_where_every_turn_fails(evaluator: Evaluator, kernels: Any) -> None:
@@ -99,19 +110,8 @@ def test_done_ends_the_episode_and_pays_nothing(evaluator: Evaluator) -> None:
     assert {key: type(value) for key, value in info.items()} == INFO and info["verdict"] == ""
 
 
-class BrokenMachine:
-    """An evaluator on a machine that loses every evaluation."""
-
-    device = "cpu"
-
-    def submit(self, request: EvalRequest) -> Future[Evaluation]:
-        future: Future[Evaluation] = Future()
-        future.set_result(Evaluation(request.task, Verdict.INFRA_ERROR, feedback="the machine lost the evaluation"))
-        return future
-
-
-def test_the_machines_fault_truncates_without_a_reward(kernels: Any) -> None:
-    env = FastKernelsEnv(tasks=TASK, max_turns=3, failure=-1.0, evaluator=BrokenMachine())  # type: ignore[arg-type]
+def test_the_machines_fault_truncates_without_a_reward(lost: Any, kernels: Any) -> None:
+    env = FastKernelsEnv(tasks=TASK, max_turns=3, failure=-1.0, evaluator=lost)
     env.reset()
     observation, reward, terminated, truncated, info = env.step(kernels.good)
     assert (reward, terminated, truncated) == (0.0, False, True)
@@ -199,13 +199,8 @@ def test_rendering_shows_the_task_and_the_turn(evaluator: Evaluator, capsys: pyt
     assert "turn 1/1" in capsys.readouterr().out
 
 
-def test_an_environment_closes_its_own_evaluator_only(evaluator: Evaluator) -> None:
+def test_an_environment_leaves_a_shared_evaluator_open(evaluator: Evaluator) -> None:
     shared = quick(evaluator)
     shared.reset()
     shared.close()
     assert evaluator.evaluate(TASK, "x = (", measure="op").verdict is Verdict.LOAD_ERROR
-    own = FastKernelsEnv(tasks=TASK, measure="op", device="cpu")
-    own.reset()
-    own.step("x = (\n")
-    own.close()
-    own.close()
