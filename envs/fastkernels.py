@@ -20,6 +20,7 @@ from fastkernels_gym.envs.spaces import Source
 from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor import Evaluator
+from fastkernels_gym.executor.evaluator import Device
 from fastkernels_gym.prompts import render_feedback, render_system, render_task
 from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
@@ -91,7 +92,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
         payout: Payout = "best",
         measure: Measure = "e2e",
         budget_s: float = 10.0,
-        device: str = "auto",
+        device: Device = "auto",
         failure: float = 0.0,
         show_baseline: bool = False,
         render_mode: str | None = None,

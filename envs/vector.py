@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fastkernels_gym.envs.fastkernels import FastKernelsEnv
 from fastkernels_gym.executor import Evaluator
+from fastkernels_gym.executor.evaluator import Device
 
 
 class FastKernelsVectorEnv(SyncVectorEnv):
@@ -30,7 +31,7 @@ class FastKernelsVectorEnv(SyncVectorEnv):
     """
 
     def __init__(
-        self, num_envs: int = 1, *, device: str = "auto", evaluator: Evaluator | None = None, **kwargs: Any
+        self, num_envs: int = 1, *, device: Device = "auto", evaluator: Evaluator | None = None, **kwargs: Any
     ) -> None:
         self._own = Evaluator(device=device) if evaluator is None else None
         shared = self._own or evaluator
