@@ -18,16 +18,17 @@ def parameter(*shape: int, dtype: torch.dtype | None, loader: WeightLoader) -> n
     return param
 
 
-def copy_shard(target: torch.Tensor, loaded: torch.Tensor, dim: int, rank: int) -> None:
-    """Copies a rank's equal share of `loaded` along `dim`.
+def copy_shard(target: torch.Tensor, loaded: torch.Tensor, dim: int, shard: int, shards: int) -> None:
+    """Copies one of the equal shards of `loaded` along `dim`.
 
     Raises:
-        ValueError: if the share has another shape than the target.
+        ValueError: if the shards together have another shape than `loaded`.
     """
-    size = target.shape[dim]
-    if loaded.shape[dim] < (rank + 1) * size or loaded.narrow(dim, rank * size, size).shape != target.shape:
-        raise ValueError(f"a weight of shape {list(loaded.shape)} does not fill {list(target.shape)} on rank {rank}")
-    target.copy_(loaded.narrow(dim, rank * size, size))
+    whole = list(target.shape)
+    whole[dim] *= shards
+    if list(loaded.shape) != whole:
+        raise ValueError(f"a weight of shape {list(loaded.shape)} is given for {whole}")
+    target.copy_(loaded.chunk(shards, dim)[shard])
 
 
 def load_default(param: nn.Parameter, loaded: torch.Tensor) -> None:
@@ -37,16 +38,16 @@ def load_default(param: nn.Parameter, loaded: torch.Tensor) -> None:
         ValueError: if its shape is another.
     """
     if loaded.shape != param.shape:
-        raise ValueError(f"a weight of shape {list(loaded.shape)} does not fill {list(param.shape)}")
+        raise ValueError(f"a weight of shape {list(loaded.shape)} is given for {list(param.shape)}")
     param.data.copy_(loaded)
 
 
 def refuse(**given: Any) -> None:
-    """Raises for parameters of vLLM's that are not supported here, unless they have their defaults.
+    """Raises for parameters of vLLM's that are not supported here, unless they are None or False.
 
     Raises:
         ValueError: naming the first one that is given.
     """
     for name, value in given.items():
-        if value:
+        if value is not None and value is not False:
             raise ValueError(f"{name}={value!r} is not supported")

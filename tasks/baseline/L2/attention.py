@@ -12,6 +12,7 @@ from ..L1.flash_attn_prefill import FlashAttnPrefill
 from ..L1.rotary_emb import RotaryEmbedding, get_rope
 from ..L1.store_kvcache import StoreKVCache
 from ..operator import Operator
+from ..parallel_state import divide, get_tp_size
 from ..weights import refuse
 from .parallel_linear import QKVParallelLinear, RowParallelLinear
 
@@ -50,13 +51,17 @@ class LlamaAttention(Operator):
         rotary_emb: RotaryEmbedding | None = None,
     ) -> None:
         super().__init__()
-        refuse(quant_config=quant_config, cache_config=cache_config, attn_type=attn_type != "decoder")
+        refuse(quant_config=quant_config, cache_config=cache_config)
+        if attn_type != "decoder":
+            raise ValueError(f"attn_type={attn_type!r} is not supported, only 'decoder'")
         head_size = getattr(config, "head_dim", None) or hidden_size // num_heads
         self.prefix, self.head_size = prefix, head_size
         self.qkv_proj = QKVParallelLinear(
             hidden_size, head_size, num_heads, num_kv_heads, bias=bias, prefix=f"{prefix}.qkv_proj"
         )
-        self.num_heads, self.num_kv_heads = self.qkv_proj.num_heads, self.qkv_proj.num_kv_heads
+        # Of this rank; where there are fewer KV heads than ranks, each holds one.
+        self.num_heads = divide(num_heads, get_tp_size())
+        self.num_kv_heads = divide(num_kv_heads, min(num_kv_heads, get_tp_size()))
         self.o_proj = RowParallelLinear(num_heads * head_size, hidden_size, bias=bias_o_proj, prefix=f"{prefix}.o_proj")
         self.rotary_emb = rotary_emb or get_rope(
             head_size, max_position_embeddings, rope_parameters=config.rope_parameters

@@ -25,6 +25,10 @@ class VocabParallelEmbedding(Operator):
         padding_size: the vocabulary is padded to a multiple of it.
         quant_config: not supported.
         prefix: the layer's name in the model.
+        disable_tp: treats the group as one rank.
+        reduce_results: False leaves the sum over the ranks to the caller.
+        quant_method: not supported.
+        parallel_group: not supported.
     """
 
     def __init__(
@@ -36,13 +40,19 @@ class VocabParallelEmbedding(Operator):
         padding_size: int = 64,
         quant_config: None = None,
         prefix: str = "",
+        *,
+        disable_tp: bool = False,
+        reduce_results: bool = True,
+        quant_method: None = None,
+        parallel_group: None = None,
     ) -> None:
         super().__init__()
-        refuse(quant_config=quant_config)
+        refuse(quant_config=quant_config, quant_method=quant_method, parallel_group=parallel_group)
         if org_num_embeddings not in (None, num_embeddings):
             raise ValueError(f"org_num_embeddings={org_num_embeddings} is not supported")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.tp_size, self.tp_rank = get_tp_size(), get_tp_rank()
+        self.tp_size, self.tp_rank = (1, 0) if disable_tp else (get_tp_size(), get_tp_rank())
+        self.reduce_results = reduce_results
         self.rows = divide(-(-num_embeddings // padding_size) * padding_size, self.tp_size)
         self.first = self.tp_rank * self.rows
         self.weight = parameter(self.rows, embedding_dim, dtype=params_dtype, loader=self.load_weight)
@@ -66,8 +76,8 @@ class VocabParallelEmbedding(Operator):
             return self.embedding(input_ids, self.weight)
         local = input_ids - self.first
         outside = (local < 0) | (local >= self.rows)
-        rows = self.embedding(local.masked_fill(outside, 0), self.weight)
-        return self.all_reduce(rows.masked_fill(outside.unsqueeze(-1), 0))
+        rows = self.embedding(local.masked_fill(outside, 0), self.weight).masked_fill(outside.unsqueeze(-1), 0)
+        return self.all_reduce(rows) if self.reduce_results else rows
 
 
 class ParallelLMHead(VocabParallelEmbedding):
@@ -88,19 +98,18 @@ class ParallelLMHead(VocabParallelEmbedding):
         padding_size: int = 64,
         quant_config: None = None,
         prefix: str = "",
+        *,
+        disable_tp: bool = False,
     ) -> None:
         super().__init__(
-            num_embeddings, embedding_dim, params_dtype, org_num_embeddings, padding_size, quant_config, prefix
-        )
+            num_embeddings, embedding_dim, params_dtype, org_num_embeddings, padding_size, quant_config, prefix,
+            disable_tp=disable_tp,
+        )  # fmt: skip
         self.linear = Linear()
         if bias:
             self.bias: nn.Parameter | None = parameter(self.rows, dtype=params_dtype, loader=self.load_weight)
         else:
             self.register_parameter("bias", None)
-
-    def tie_weights(self, embed_tokens: VocabParallelEmbedding) -> ParallelLMHead:
-        self.weight = embed_tokens.weight
-        return self
 
     def forward_native(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Projects: (rows, hidden) to (rows, vocabulary), padding cut off."""

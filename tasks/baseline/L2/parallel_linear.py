@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -87,6 +86,8 @@ class ColumnParallelLinear(ReplicatedLinear):
 
     Args:
         gather_output: gathers all ranks' features.
+        tp_rank: not supported.
+        tp_size: not supported.
         **: as of `ReplicatedLinear`.
     """
 
@@ -103,7 +104,10 @@ class ColumnParallelLinear(ReplicatedLinear):
         *,
         return_bias: bool = True,
         disable_tp: bool = False,
+        tp_rank: int | None = None,
+        tp_size: int | None = None,
     ) -> None:
+        refuse(tp_rank=tp_rank, tp_size=tp_size)
         self.gather_output = gather_output
         super().__init__(
             input_size, output_size, bias, skip_bias_add, params_dtype, quant_config, prefix,
@@ -114,7 +118,7 @@ class ColumnParallelLinear(ReplicatedLinear):
         return divide(self.output_size, self.tp_size), self.input_size
 
     def load_weight(self, param: nn.Parameter, loaded: torch.Tensor) -> None:
-        copy_shard(param.data, loaded, 0, self.tp_rank)
+        copy_shard(param.data, loaded, 0, self.tp_rank, self.tp_size)
 
     def forward_native(self, x: torch.Tensor) -> LinearOutput:
         """Multiplies: (..., in) to (..., out / ranks), or (..., out) where gathered."""
@@ -152,14 +156,17 @@ class MergedColumnParallelLinear(ColumnParallelLinear):
             return_bias=return_bias, disable_tp=disable_tp,
         )  # fmt: skip
 
+    def partition(self) -> tuple[int, int]:
+        return sum(divide(size, self.tp_size) for size in self.output_sizes), self.input_size
+
     def load_weight(self, param: nn.Parameter, loaded: torch.Tensor, shard_id: int | None = None) -> None:
         """Loads one layer's weight, or, without a shard id, all of them stacked."""
         if shard_id is None:
-            for index, part in enumerate(loaded.split(self.output_sizes)):
+            for index, part in enumerate(split_rows(loaded, self.output_sizes)):
                 self.load_weight(param, part, index)
             return
-        sizes = [divide(size, self.tp_size) for size in self.output_sizes]
-        copy_shard(param.data.narrow(0, sum(sizes[:shard_id]), sizes[shard_id]), loaded, 0, self.tp_rank)
+        target = param.data.split([size // self.tp_size for size in self.output_sizes])[shard_id]
+        copy_shard(target, loaded, 0, self.tp_rank, self.tp_size)
 
     def load_bias(self, param: nn.Parameter, loaded: torch.Tensor, shard_id: int | None = None) -> None:
         self.load_weight(param, loaded, shard_id)
@@ -201,8 +208,9 @@ class QKVParallelLinear(ColumnParallelLinear):
         self.head_size, self.total_num_heads = head_size, total_num_heads
         self.total_num_kv_heads = total_num_kv_heads or total_num_heads
         self.num_heads = divide(total_num_heads, ranks)
-        self.num_kv_heads = max(1, self.total_num_kv_heads // ranks)
-        self.kv_replicas = max(1, ranks // self.total_num_kv_heads)
+        self.kv_shards = min(ranks, self.total_num_kv_heads)
+        self.num_kv_heads = divide(self.total_num_kv_heads, self.kv_shards)
+        self.kv_replicas = divide(ranks, self.kv_shards)
         output_size = (self.num_heads + 2 * self.num_kv_heads) * ranks * head_size
         super().__init__(
             hidden_size, output_size, bias, False, skip_bias_add, params_dtype, quant_config, prefix,
@@ -211,16 +219,17 @@ class QKVParallelLinear(ColumnParallelLinear):
 
     def load_weight(self, param: nn.Parameter, loaded: torch.Tensor, shard_id: str | None = None) -> None:
         """Loads queries, keys or values ("q", "k", "v"), or, without a shard id, all of them stacked."""
-        q_size, kv_size = self.num_heads * self.head_size, self.num_kv_heads * self.head_size
         if shard_id is None:
-            kv_rows = self.total_num_kv_heads * self.head_size
-            parts = loaded.split([self.total_num_heads * self.head_size, kv_rows, kv_rows])
-            for name, part in zip("qkv", parts, strict=True):
+            heads = (self.total_num_heads, self.total_num_kv_heads, self.total_num_kv_heads)
+            for name, part in zip("qkv", split_rows(loaded, [n * self.head_size for n in heads]), strict=True):
                 self.load_weight(param, part, name)
             return
-        begin, size = {"q": (0, q_size), "k": (q_size, kv_size), "v": (q_size + kv_size, kv_size)}[shard_id]
-        rank = self.tp_rank if shard_id == "q" else self.tp_rank // self.kv_replicas
-        copy_shard(param.data.narrow(0, begin, size), loaded, 0, rank)
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        target = param.data.split([n * self.head_size for n in heads])["qkv".index(shard_id)]
+        if shard_id == "q":
+            copy_shard(target, loaded, 0, self.tp_rank, self.tp_size)
+        else:
+            copy_shard(target, loaded, 0, self.tp_rank // self.kv_replicas, self.kv_shards)
 
     def load_bias(self, param: nn.Parameter, loaded: torch.Tensor, shard_id: str | None = None) -> None:
         self.load_weight(param, loaded, shard_id)
@@ -263,7 +272,7 @@ class RowParallelLinear(ReplicatedLinear):
         return self.output_size, divide(self.input_size, self.tp_size)
 
     def load_weight(self, param: nn.Parameter, loaded: torch.Tensor) -> None:
-        copy_shard(param.data, loaded, 1, self.tp_rank)
+        copy_shard(param.data, loaded, 1, self.tp_rank, self.tp_size)
 
     def load_bias(self, param: nn.Parameter, loaded: torch.Tensor) -> None:
         load_default(param, loaded)
@@ -279,10 +288,22 @@ class RowParallelLinear(ReplicatedLinear):
         return self.result(output)
 
 
+def split_rows(loaded: torch.Tensor, sizes: Sequence[int]) -> Sequence[torch.Tensor]:
+    """The weights that lie stacked in one.
+
+    Raises:
+        ValueError: if it has not all their rows.
+    """
+    if loaded.shape[0] != sum(sizes):
+        raise ValueError(f"a weight of shape {list(loaded.shape)} is given for {sum(sizes)} rows")
+    return loaded.split(list(sizes))
+
+
 def gather_last_dim(x: torch.Tensor, ranks: int) -> torch.Tensor:
     """All ranks' features side by side: (..., size) to (..., ranks * size)."""
-    parts: list[Any] = [torch.empty_like(x) for _ in range(ranks)]
-    dist.all_gather(parts, x.contiguous(), group=get_tp_group())
+    x = x.contiguous()
+    parts = [torch.empty_like(x) for _ in range(ranks)]
+    dist.all_gather(parts, x, group=get_tp_group())
     return torch.cat(parts, dim=-1)
 
 

@@ -64,10 +64,8 @@ class Qwen3Attention(LlamaAttention):
         self.k_norm = RMSNorm(self.head_size, eps=rms_norm_eps)
 
     def normalise(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        by_head = (-1, self.head_size)
-        return self.q_norm(query.unflatten(-1, by_head)).flatten(-2), self.k_norm(key.unflatten(-1, by_head)).flatten(
-            -2
-        )
+        query, key = (x.unflatten(-1, (-1, self.head_size)) for x in (query, key))
+        return self.q_norm(query).flatten(-2), self.k_norm(key).flatten(-2)
 
 
 __all__ = ["Qwen3Attention"]

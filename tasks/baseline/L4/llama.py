@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,16 +13,7 @@ from ..L1.rotary_emb import RotaryEmbedding, get_rope
 from ..L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from ..L3.llama_decoder import LlamaDecoderLayer
 from ..operator import Operator
-from ..weights import load_default
-
-# Where a checkpoint's weights went: name in the checkpoint -> packed parameter and shard.
-_PACKED: dict[str, tuple[str, str | int]] = {
-    "q_proj": ("qkv_proj", "q"),
-    "k_proj": ("qkv_proj", "k"),
-    "v_proj": ("qkv_proj", "v"),
-    "gate_proj": ("gate_up_proj", 0),
-    "up_proj": ("gate_up_proj", 1),
-}
+from ..weights import load_default, refuse
 
 
 class LlamaModel(nn.Module):
@@ -52,17 +43,28 @@ class LlamaForCausalLM(Operator):
     """A whole model.
 
     Args:
-        config: the model's; the first norms, sizes and the number of layers come from it.
+        config: the model's.
         prefix: the model's name, where it is part of another.
+
+    Attributes:
+        packed_modules_mapping: a packed module's parts: their names in a checkpoint, and their shard ids.
     """
+
+    packed_modules_mapping: ClassVar[dict[str, dict[str, str | int]]] = {
+        "qkv_proj": {"q_proj": "q", "k_proj": "k", "v_proj": "v"},
+        "gate_up_proj": {"gate_proj": 0, "up_proj": 1},
+    }
 
     def __init__(self, config: Any, prefix: str = "") -> None:
         super().__init__()
+        # Sliding windows: they would be ignored.
+        refuse(layer_types=sorted({*(getattr(config, "layer_types", None) or ())} - {"full_attention"}) or None)
         self.config = config
-        self.model = LlamaModel(config, self.build_layer, f"{prefix}.model" if prefix else "model")
-        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, prefix="lm_head")
+        within = f"{prefix}." if prefix else ""
+        self.model = LlamaModel(config, self.build_layer, f"{within}model")
+        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, prefix=f"{within}lm_head")
         if config.tie_word_embeddings:
-            self.lm_head.tie_weights(self.model.embed_tokens)
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     def build_layer(self, config: Any, prefix: str, rotary_emb: RotaryEmbedding) -> Operator:
         return LlamaDecoderLayer(config, prefix, rotary_emb)
@@ -76,36 +78,39 @@ class LlamaForCausalLM(Operator):
         return self.lm_head(hidden_states)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Loads a checkpoint's weights by their names there.
+        """Loads a checkpoint's weights by their names there; packed ones may come in parts or whole.
 
         Returns:
-            The names of the parameters that were loaded.
+            The names of the parameters that were loaded: all.
 
         Raises:
             ValueError: on a weight that the model has no place for, of another shape, or one that is missing.
         """
-        parameters, loaded, tied = dict(self.named_parameters()), set(), self.config.tie_word_embeddings
+        parameters = dict(self.named_parameters())
+        places = {part: (name, shard) for name in parameters for part, shard in self._parts(name)}
+        missing = set(places)
         for name, tensor in weights:
-            if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
+            if name.endswith("rotary_emb.inv_freq") or (self.config.tie_word_embeddings and name == "lm_head.weight"):
                 continue
-            target, shard = _unpack(name)
+            target, shard = places.get(name, (name, None))
             if target not in parameters:
-                raise ValueError(f"the checkpoint's {name!r} has no place in {type(self).__name__}")
+                raise ValueError(f"the checkpoint's {name} has no place in {type(self).__name__}")
             loader = getattr(parameters[target], "weight_loader", load_default)
-            loader(parameters[target], tensor, *([] if shard is None else [shard]))
-            loaded.add(target)
-        if missing := parameters.keys() - loaded:
+            try:
+                loader(parameters[target], tensor, *([] if shard is None else [shard]))
+            except ValueError as error:
+                raise ValueError(f"the checkpoint's {name}: {error}") from error
+            missing -= {name} if name in places else {part for part, _ in self._parts(name)}
+        if missing:
             raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing)[:5])}")
-        return loaded
+        return set(parameters)
 
-
-def _unpack(name: str) -> tuple[str, str | int | None]:
-    """The parameter that a checkpoint's weight belongs to, and its shard there."""
-    parts = name.split(".")
-    if len(parts) >= 2 and parts[-2] in _PACKED:
-        parts[-2], shard = _PACKED[parts[-2]]
-        return ".".join(parts), shard
-    return name, None
+    def _parts(self, name: str) -> list[tuple[str, str | int | None]]:
+        """A parameter's names in a checkpoint, each with its shard id if the parameter is packed."""
+        module, _, kind = name.rpartition(".")
+        block, _, packed = module.rpartition(".")
+        parts = self.packed_modules_mapping.get(packed)
+        return [(f"{block}.{part}.{kind}", shard) for part, shard in parts.items()] if parts else [(name, None)]
 
 
 __all__ = ["LlamaForCausalLM"]
