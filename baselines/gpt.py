@@ -37,6 +37,7 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 _TRANSPORT = _transport_errors()
+_UNUSABLE: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError, *_TRANSPORT)
 
 
 class _ServerFault(Exception):
@@ -104,7 +105,7 @@ class GPTAgent:
         self._key, self._turns, self._device, self._timeout_s = key, turns, device, timeout_s
         try:
             self._client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=retries)
-        except (openai.OpenAIError, ValueError, *_TRANSPORT) as error:
+        except _UNUSABLE as error:
             raise UserError(f"agent 'gpt' cannot use {base_url}: {error}") from error
 
     async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
@@ -131,11 +132,11 @@ class GPTAgent:
             return self._failure(reply, f"the server's reply is malformed: {type(error).__name__}: {error}")
         usage = _with_requests(reply.usage, requests)
         source = parse_reply(reply.text)
-        error = None
+        lacking = None
         if source is None:
             cut = reply.finished == "length"
-            error = "the reply was cut off at its longest" if cut else "the reply holds no candidate"
-        return Proposal(source, reply.text, error, reply.llm, usage)
+            lacking = "the reply was cut off at its longest" if cut else "the reply holds no candidate"
+        return Proposal(source, reply.text, lacking, reply.llm, usage)
 
     async def aclose(self) -> None:
         await self._client.close()
