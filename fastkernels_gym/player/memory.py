@@ -27,6 +27,7 @@ _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_FUTURE_WRITE =
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """`bfloat16` for torch.bfloat16."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -35,6 +36,7 @@ def view(base: torch.Tensor, ref: TensorRef) -> torch.Tensor:
 
     Args:
         base: the whole slab, uint8.
+        ref: where in it; may come from a player.
 
     Raises:
         ProtocolError: if it does not lie within the slab.

@@ -1,8 +1,8 @@
 """What referee and player say to each other: length-prefixed JSON over one Unix socket, file descriptors beside it.
 
-A frame is a 4-byte little-endian length and that many bytes of UTF-8 JSON, an object. The reader bounds the length before
-it allocates, so a player sizes nothing of the referee's; nothing is ever unpickled. Messages name memory by `TensorRef`:
-a slab of the arena, an offset and a layout.
+A frame is a 4-byte little-endian length and that many bytes of UTF-8 JSON, an object. The reader bounds the length
+before it allocates, so a player sizes nothing of the referee's; nothing is ever unpickled. Messages name memory by
+`TensorRef`: a slab of the arena, an offset and a layout.
 """
 
 from __future__ import annotations

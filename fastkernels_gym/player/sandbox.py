@@ -1,4 +1,4 @@
-"""Where candidate code lives: what a player's namespace mounts, what it may use up, and whether this machine can give it.
+"""Where candidate code lives: what a player sees, what it may use up, and whether this machine can give that.
 
 The outer sandbox is bubblewrap's: own user, pid, net, ipc, uts and cgroup namespaces, no capabilities, read-only mounts
 of the interpreter, the libraries, the compilers and the baseline operators, private tmpfs for the rest, an allow-listed
@@ -21,6 +21,7 @@ from fastkernels_gym.errors import SandboxUnavailable
 
 UID = 1000
 TMP_BYTES = 2 << 30
+WARM_CACHE = "/run/triton"  # what trusted code has compiled; every player starts with a copy
 LENT_PROC = "/run/proc"  # seen by the zygote alone, so that players can mount a /proc of their own
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")
 # What a library may look up by name under /etc: the loader's cache, the compiler's alternatives, nothing personal.
@@ -58,13 +59,13 @@ class Limits:
             resource.setrlimit(kind, (value, value))
 
 
-def command(program: list[str], *, device: str, environment: dict[str, str]) -> list[str]:
+def command(program: list[str], *, device: str, cache: Path) -> list[str]:
     """The command line that runs `program` inside the outer sandbox.
 
     Args:
         program: the program and its arguments.
         device: `cpu`, or `cuda`, which adds the driver's device files.
-        environment: variables set beside the allow-listed ones.
+        cache: the folder of kernels that trusted code has compiled.
 
     Raises:
         SandboxUnavailable: if bubblewrap is not there.
@@ -73,7 +74,7 @@ def command(program: list[str], *, device: str, environment: dict[str, str]) -> 
         *(_bwrap(), "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "player", "--clearenv"),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
-        *("--bind", "/proc", LENT_PROC),
+        *("--bind", "/proc", LENT_PROC, "--ro-bind", str(cache), WARM_CACHE),
     ]
     for source in readable():
         arguments += ["--ro-bind", str(source), str(source)]
@@ -87,7 +88,7 @@ def command(program: list[str], *, device: str, environment: dict[str, str]) -> 
         arguments += ["--tmpfs", str(hidden)]
     for node in _device_nodes(device):
         arguments += ["--dev-bind", str(node), str(node)]
-    for name, value in {**_inherited(), **environment}.items():
+    for name, value in _inherited().items():
         arguments += ["--setenv", name, value]
     return [*arguments, "--chdir", "/tmp", "--", *program]
 

@@ -180,11 +180,16 @@ class Player:
             side.synchronize()
             outputs: dict[int, list[tuple[torch.Tensor | None, ...]]] = {}
             graphs: dict[int, torch.cuda.CUDAGraph] = {}
-            for n in lengths:
-                graphs[n] = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graphs[n]):
-                    outputs[n] = [call() for call in program.calls[:n]]
-            torch.cuda.synchronize()
+            # By hand: torch.cuda.graph would empty the allocator's cache, whose segments the referee has mapped.
+            with torch.cuda.stream(side):
+                for n in lengths:
+                    graphs[n] = torch.cuda.CUDAGraph()
+                    graphs[n].capture_begin()
+                    try:
+                        outputs[n] = [call() for call in program.calls[:n]]
+                    finally:
+                        graphs[n].capture_end()
+            side.synchronize()
         except RuntimeError:
             with contextlib.suppress(RuntimeError):
                 torch.cuda.synchronize()
@@ -228,7 +233,7 @@ class Player:
     def _context(self, data: dict[str, Any]) -> Any:
         from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
 
-        fields = {name: self._tensor(v) if isinstance(v, dict) else v for name, v in data["metadata"].items()}
+        fields: dict[str, Any] = {name: self._tensor(v) if isinstance(v, dict) else v for name, v in data["metadata"].items()}
         caches = [(self._tensor(k), self._tensor(v)) for k, v in data["kv"]]
         return ForwardContext(AttentionMetadata(**fields), caches)
 
@@ -272,7 +277,8 @@ def _implementation(module: nn.Module) -> Callable[..., Any]:
     from fastkernels_gym.tasks.baseline.operator import Operator
 
     dispatches = isinstance(module, Operator) and type(module).forward is Operator.forward
-    return module.forward_native if dispatches else module.forward
+    implementation: Callable[..., Any] = module.forward_native if dispatches else module.forward
+    return implementation
 
 
 def _flatten(result: Any) -> tuple[torch.Tensor | None, ...]:

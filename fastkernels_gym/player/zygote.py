@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import socket
 import sys
 from typing import Any
 
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, Limits
+from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, WARM_CACHE, Limits
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -73,6 +74,7 @@ def _enter(sock: socket.socket, message: dict[str, Any], kept: list[str] | None)
         if nested:
             _mount_proc()
             _drop_privileges()
+            shutil.copytree(WARM_CACHE, os.environ["TRITON_CACHE_DIR"], dirs_exist_ok=True)
         Limits(**message["limits"]).apply()
         _silence()
         with_pidfd = Channel(sock)

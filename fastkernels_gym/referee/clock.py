@@ -40,7 +40,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class CallTime:
-    """Seconds a call, resampled: row 0 is the estimate, the others are bootstrap replicates; columns as in `Samples`."""
+    """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`."""
 
     replicates: NDArray[np.float64]
 
@@ -136,6 +136,7 @@ def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
 
 
 def relative_half_width(times: CallTime) -> float:
+    """Half the width of the speedup's 95 % CI, over the speedup."""
     estimate = speedup([times], [1.0])
     return (estimate.ci95[1] - estimate.ci95[0]) / 2 / estimate.speedup
 

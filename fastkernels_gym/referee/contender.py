@@ -85,7 +85,7 @@ class Contender:
             CandidateFault: what the candidate raises, or outputs of another layout.
         """
         self.share(program.scene.kv)
-        self.poison(program)
+        self.set_pages(program)
         self.share(program.region).reveal()
         _synchronize(self._subject.device)
         message = program.message(graph=program.scene.graph, lengths=lengths)
@@ -100,13 +100,15 @@ class Contender:
                 raise ProtocolError("graphs are not named")
             self._graphs[program.name] = {int(n): self._sources(program, where) for n, where in places.items()}
 
-    def poison(self, program: Program) -> None:
-        """Overwrites the KV rows that a program's calls are to write with NaN."""
-        if not program.writes_kv:
+    def set_pages(self, program: Program) -> None:
+        """The KV rows of the pass's own tokens: NaN where the program is to write them, else as they were recorded."""
+        if not program.writes_kv and not program.rows:
             return
         slab = self.share(program.scene.kv)
         slots = program.scene.batch.metadata.slot_mapping
-        for layer in self._layers(program):
+        for ref, rows in program.rows.items():
+            slab.tensor(ref).flatten(0, 1)[slots] = rows
+        for layer in self._layers(program) if program.writes_kv else ():
             for ref in program.scene.kv_refs[layer]:
                 slab.tensor(ref).flatten(0, 1)[slots] = torch.nan
 
@@ -125,8 +127,10 @@ class Contender:
         _synchronize(device)
         begin = time.perf_counter()
         slab.reveal()
+        self._cool()
         _synchronize(device)
         answer = self.player.ask(message, timeout=self._deadlines.run_s)
+        self._cool()
         with _tampering():
             self._take(program, answer.get("places"), n)
         _synchronize(device)
@@ -171,8 +175,10 @@ class Contender:
         self.player.close()
         self._takes.clear()
         self._graphs.clear()
-        for memory in (*self._segments.values(), *self._slabs.values()):
-            memory.close()
+        for segment in self._segments.values():
+            segment.close()
+        for slab in self._slabs.values():
+            slab.close()
         self._segments.clear()
         self._slabs.clear()
 
@@ -207,6 +213,11 @@ class Contender:
                     sources.append(self._find(place, like))
         return sources
 
+    def _cool(self) -> None:
+        """Evicts the L2 cache: how much of inputs and outputs lies there must not depend on how many calls ran."""
+        if self._subject.scratch is not None:
+            self._subject.scratch.zero_()
+
     def _find(self, place: Mapping[str, Any], like: torch.Tensor) -> torch.Tensor:
         """A player's output, wherever it put it."""
         ref = TensorRef.from_json(place)
@@ -234,10 +245,8 @@ class Contender:
             raise CandidateFault(Verdict.PROTOCOL_TAMPER, "parameters are not described") from error
         for name in expected.keys() | actual.keys():
             if expected.get(name) != actual.get(name):
-                raise CandidateFault(
-                    Verdict.INTERFACE_MISMATCH,
-                    f"parameter {name!r} is {actual.get(name, 'missing')}, expected {expected.get(name, 'none of that name')}",
-                )
+                found, wanted = actual.get(name, "missing"), expected.get(name, "none of that name")
+                raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
 
 
 @contextmanager

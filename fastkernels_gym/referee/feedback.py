@@ -7,7 +7,7 @@ from fastkernels_gym.results import EndToEnd, Rung, Verdict
 _ADVICE = {
     Verdict.POLICY_REJECT: "Send one Python module: at most 64 KiB of UTF-8 without null bytes.",
     Verdict.LOAD_ERROR: "The module does not import. Fix the error; import only what the rules allow.",
-    Verdict.INTERFACE_MISMATCH: "Keep the class's name, constructor, forward signature and parameter names of the reference.",
+    Verdict.INTERFACE_MISMATCH: "Keep the reference's class name, constructor, forward signature and parameter names.",
     Verdict.COMPILE_ERROR: "A kernel does not compile; the compiler's message is below.",
     Verdict.COMPILE_TIMEOUT: "Building and warming up took too long: compile less, or autotune fewer configurations.",
     Verdict.RUNTIME_ERROR: "The candidate raised, exited or crashed while it ran.",
@@ -28,6 +28,7 @@ _ADVICE = {
 
 
 def fault_feedback(verdict: Verdict, detail: str) -> str:
+    """What a verdict means and how to mend it, then what was seen."""
     advice = _ADVICE[verdict]
     return f"{verdict}: {advice}\n{detail}".rstrip()
 

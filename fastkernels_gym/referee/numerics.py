@@ -88,6 +88,7 @@ def pair_distance(candidate: torch.Tensor, baseline: torch.Tensor, noise: float)
 
 
 def relative_rms(value: torch.Tensor, oracle: torch.Tensor) -> float:
+    """RMS of the difference over RMS of the oracle."""
     return _quotient(_rms(value.double() - oracle.double()), _rms(oracle.double()))
 
 

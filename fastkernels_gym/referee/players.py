@@ -56,7 +56,7 @@ class Zygote:
         mode = ["nested", *kept] if sandboxed else ["flat"]
         program = [sys.executable, "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
-        line = command(program, device=device, environment={}) if sandboxed else program
+        line = command(program, device=device, cache=warm_cache()) if sandboxed else program
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             line,
@@ -208,6 +208,14 @@ class Watchdog(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join()
+
+
+def warm_cache() -> Path:
+    """The folder where the referee's own Triton kernels are kept, private to this user."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = home / "fastkernels-gym" / "triton"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _pid_of(pidfd: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,13 @@ class Program:
         self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
         self._places = [[self._place(argument) for argument in call.arguments] for call in calls]
         module = scene.subject.module.get_submodule(calls[0].path)
-        parameters = list(inspect.signature(module.forward_native if calls[0].path else module.forward).parameters)
+        reference: Callable[..., Any] = module.forward_native
+        parameters = list(inspect.signature(reference).parameters)
         writable = {*getattr(module, "donates", ()), *getattr(module, "mutates", ())}
         self._kept = [i for i, name_ in enumerate(parameters) if name_ not in writable]
         self.writes_kv = scene.subject.writes_kv(calls[0].path)
         self.calls = list(calls)
+        self.rows = self._recorded_rows()
         self.layout = run_baseline(scene, calls[0])
         out = [
             None if t is None else (t.shape, torch.empty(t.shape, device="meta").stride(), t.dtype) for t in self.layout
@@ -73,6 +75,13 @@ class Program:
             return self.region.reserve_like(argument.tensor)
         return argument.ref if isinstance(argument, Shared) else None
 
+    def _recorded_rows(self) -> dict[TensorRef, torch.Tensor]:
+        """Rows of the pages that calls are handed as arguments: later passes of the scene overwrite them."""
+        slots = self.scene.batch.metadata.slot_mapping
+        pages = {ref for pair in self.scene.kv_refs for ref in pair}
+        given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & pages
+        return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
+
     def fill(self, calls: Sequence[Call]) -> None:
         """Puts the arguments of calls into the mirror, from the first on."""
         for places, call in zip(self._places, calls, strict=False):
@@ -86,7 +95,8 @@ class Program:
         fields = {key: ref.to_json() for key, ref in self._metadata.items()}
         numbers = {"max_query_len": metadata.max_query_len, "max_seq_len": metadata.max_seq_len}
         kv = [[k.to_json(), v.to_json()] for k, v in self.scene.kv_refs]
-        contexts = [{"metadata": {**fields, **numbers}, "kv": kv}] if self.needs_context else []
+        described: dict[str, Any] = {**fields, **numbers}
+        contexts = [{"metadata": described, "kv": kv}] if self.needs_context else []
         return {
             "op": "prepare",
             "stage": "prepare",
@@ -240,7 +250,8 @@ def _run(scene: Scene, call: Call, arguments: list[Any], context: ForwardContext
 
     module: nn.Module = scene.subject.module
     if not call.path:
-        return (forward_step(module, Batch(*arguments, context.attn_metadata), context.kv_caches),)
+        input_ids, positions = arguments
+        return (forward_step(module, Batch(input_ids, positions, context.attn_metadata), context.kv_caches),)
     with set_forward_context(context):
         result = module.get_submodule(call.path)(*arguments)
     if result is None:
@@ -249,7 +260,7 @@ def _run(scene: Scene, call: Call, arguments: list[Any], context: ForwardContext
 
 
 def _materialise(scene: Scene, argument: Argument, caches: _Caches, *, wide: bool) -> Any:
-    """The argument as a tensor of the referee's own: a copy where the operator may overwrite it, widened for the oracle."""
+    """The argument as a tensor of the referee's own: a copy where it may be overwritten, widened for the oracle."""
     if isinstance(argument, Given):
         return (
             argument.tensor.double() if wide and argument.tensor.is_floating_point() else same_layout(argument.tensor)

@@ -13,12 +13,12 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Task, load_task
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.errors import CandidateFault, HarnessFault
-from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.player import sandbox
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
-from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.players import Zygote, warm_cache
 from fastkernels_gym.referee.session import Session, session_key
 from fastkernels_gym.referee.trial import Stopwatch, Timings, Trial
+from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Seconds, Verdict
 from fastkernels_gym.reward import reward
 
@@ -45,6 +45,8 @@ class Referee:
         # One thread each: players that fight over cores cannot be timed.
         self._threads = 1
         torch.set_num_threads(self._threads)
+        # What the referee compiles, players find compiled; what they compile, nobody else sees.
+        os.environ["TRITON_CACHE_DIR"] = str(warm_cache())
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
         self._zygote: Zygote | None = None

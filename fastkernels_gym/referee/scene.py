@@ -6,6 +6,7 @@ keeps the operator's arguments. KV pages are filled by a private prefill under a
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,11 +83,8 @@ class Scene:
         self.kv = Region(f"kv:{name}", subject.device)
         shape = kv_cache_shape(subject.model.config, sum(blocks), BLOCK_SIZE)
         stride = torch.empty(shape, device="meta").stride()
-        pair = lambda: (
-            self.kv.reserve(shape, stride, subject.model.dtype),
-            self.kv.reserve(shape, stride, subject.model.dtype),
-        )
-        self.kv_refs = [pair() for _ in range(subject.num_layers)]
+        places = [self.kv.reserve(shape, stride, subject.model.dtype) for _ in range(2 * subject.num_layers)]
+        self.kv_refs = list(zip(places[0::2], places[1::2], strict=True))
         self.kv_caches = [(self.kv.tensor(k), self.kv.tensor(v)) for k, v in self.kv_refs]
         self._by_pointer = {self.kv.tensor(r).data_ptr(): r for pair_ in self.kv_refs for r in pair_}
         self._fill_context(context_lens, table)
@@ -168,12 +166,11 @@ def _positional(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     """The call's arguments in the order of the operator's signature."""
     if not kwargs:
         return args
-    import inspect
-
     bound = inspect.signature(module.forward_native).bind(*args, **kwargs)
     bound.apply_defaults()
     return tuple(bound.arguments.values())
 
 
 def metadata_tensors(metadata: AttentionMetadata) -> dict[str, torch.Tensor]:
+    """The metadata's tensors by name; the rest of it are numbers."""
     return {name: getattr(metadata, name) for name in _METADATA}

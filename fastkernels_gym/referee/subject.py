@@ -44,6 +44,10 @@ class Subject:
         bind_parameters(self.module, {name: self.weights.tensor(ref) for name, ref in self.refs.items()})
         for name, parameter in self.module.named_parameters():
             fill_parameter(name, parameter.data, generator, model.config.initializer_range)
+        self.scratch: torch.Tensor | None = None
+        if device.type == "cuda":
+            cache = torch.cuda.get_device_properties(device).L2_cache_size
+            self.scratch = torch.empty(2 * cache, dtype=torch.uint8, device=device)
         self._by_pointer = {self.weights.tensor(ref).data_ptr(): ref for ref in self.refs.values()}
 
     def weight_at(self, tensor: torch.Tensor) -> TensorRef | None:
@@ -81,7 +85,8 @@ class _Widened:
     def enter(self, module: nn.Module, _: Any) -> None:
         kept = (dict(module._parameters), dict(module._buffers))
         self._kept.append(kept)
-        for held in (module._parameters, module._buffers):
+        groups: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in groups:
             for name, tensor in held.items():
                 if tensor is not None and tensor.is_floating_point():
                     wide = tensor.double()

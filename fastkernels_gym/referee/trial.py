@@ -23,7 +23,8 @@ from fastkernels_gym.referee.session import Session
 from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
-_DEVICE_CALLS, _HOST_CALLS = 64, 32  # calls of a program, at the most
+_DEVICE_CALLS, _HOST_CALLS = 64, 16  # calls of a program, at the most
+_EAGER_CALLS, _POOL_BYTES = 16, 4 << 30
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -164,7 +165,7 @@ class Trial:
             found = [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
             calls += found
             # Pages take one call a layer; a pool that exceeds the cache needs no more.
-            if not found or scene.subject.writes_kv(case.paths[0]) or _exceeds_cache(calls, scene):
+            if not found or scene.subject.writes_kv(case.paths[0]) or _enough(calls, scene):
                 break
         return self._new_program(scene, calls[:most], needs_context=operator.level >= 2)
 
@@ -188,7 +189,7 @@ class Trial:
         return expected
 
     def _judge_window(self, program: Program, expected: dict[int, Expected], name: str) -> None:
-        self.contender.poison(program)
+        self.contender.set_pages(program)
         self.contender.run(program, len(program.calls))
         for index, truth in expected.items():
             self._note(judge(name, self.contender.outputs(program, index), truth), name)
@@ -264,6 +265,7 @@ class Trial:
         program, baseline = one.program, self.session.baseline
         baseline.prepare(program, sorted({1, len(program.calls)}))
         self._programs.append(program)
+        self.contender.set_pages(program)
         duel = Duel(
             lambda n: baseline.run(program, n),
             lambda n: self.contender.run(program, n),
@@ -294,7 +296,8 @@ class Trial:
         assert ours is not None and theirs is not None
         distance = numerics.pair_distance(ours, theirs, noise)
         if not numerics.same_places(ours, theirs) or distance > numerics.PAIR_RATIO:
-            detail = f"a timed pass: logits {distance:.3g} noise floors from the baseline's (allowed {numerics.PAIR_RATIO:g})"
+            allowed = f"allowed {numerics.PAIR_RATIO:g}"
+            detail = f"a timed pass: logits {distance:.3g} noise floors from the baseline's ({allowed})"
             raise CandidateFault(Verdict.WRONG_VALUE, detail)
 
     def _end_to_end(self, whole: list[Measured], times: list[CallTime]) -> EndToEnd:
@@ -343,13 +346,13 @@ def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
     return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))
 
 
-def _exceeds_cache(calls: list[Call], scene: Scene) -> bool:
-    """Whether the inputs of calls, two at least, are together larger than twice the L2 cache."""
-    if scene.subject.device.type == "cpu" or len(calls) < 2:
+def _enough(calls: list[Call], scene: Scene) -> bool:
+    """Whether calls make a long burst: more bytes than twice the L2 cache, and time over launch noise."""
+    if scene.subject.scratch is None:
         return False
-    cache = torch.cuda.get_device_properties(scene.subject.device).L2_cache_size
     given = (a.tensor for call in calls for a in call.arguments if isinstance(a, Given))
-    return sum(t.numel() * t.dtype.itemsize for t in given) > 2 * cache
+    size = sum(t.numel() * t.dtype.itemsize for t in given)
+    return size > _POOL_BYTES or (len(calls) >= _EAGER_CALLS and size > scene.subject.scratch.numel())
 
 
 def _heavy_tails(t: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ class AttentionMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ForwardContext:
-    """One pass: its attention metadata, and (keys, values) of each layer, (num_blocks, block_size, kv_heads, head_size)."""
+    """One pass: its metadata, and each layer's keys and values, (num_blocks, block_size, kv_heads, head_size) each."""
 
     attn_metadata: AttentionMetadata
     kv_caches: Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -70,6 +70,7 @@ def layer_index(prefix: str) -> int:
 
 @contextmanager
 def set_forward_context(context: ForwardContext) -> Iterator[None]:
+    """Makes `context` the current pass."""
     token = _context.set(context)
     try:
         yield
@@ -100,4 +101,5 @@ def reference_mode() -> Iterator[None]:
 
 
 def in_reference_mode() -> bool:
+    """Whether references run on any device."""
     return _reference.get()
