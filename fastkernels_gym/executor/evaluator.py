@@ -86,8 +86,12 @@ class Evaluator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif not self._closed:
+            self._closed = True
+            self._executor.abort()
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:

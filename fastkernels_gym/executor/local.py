@@ -33,6 +33,7 @@ class LocalExecutor:
         self._device, self._sandboxed, self._deadlines = device, sandboxed, deadlines
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._worker: _Worker | None = None
+        self._aborted = False
         self._thread = threading.Thread(target=self._serve, name=f"slot-{device}", daemon=True)
         self._thread.start()
 
@@ -45,6 +46,17 @@ class LocalExecutor:
         """Finishes what was submitted, then ends the worker."""
         self._jobs.put(None)
         self._thread.join()
+
+    def abort(self) -> None:
+        """Ends the worker at once; what was submitted is cancelled, or fails."""
+        self._aborted = True
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None:
+                job[1].cancel()
+        if (worker := self._worker) is not None:
+            worker.kill()
+        self.close()
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -60,7 +72,10 @@ class LocalExecutor:
 
     def _evaluate(self, request: EvalRequest, queue_s: float) -> Evaluation:
         """A worker that dies is replaced and the request tried once more."""
+        reason = "the evaluator was stopped"
         for _ in range(2):
+            if self._aborted:
+                break
             if self._worker is None:
                 self._worker = _Worker(self._device, self._deadlines, sandboxed=self._sandboxed)
             try:
@@ -84,6 +99,7 @@ class _Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is this process's to handle
         )
         theirs.close()
         self._channel = Channel(ours)
@@ -95,7 +111,11 @@ class _Worker:
     def evaluate(self, request: EvalRequest, queue_s: float) -> Evaluation:
         return read(self._exchange(encode(request, queue_s), None))
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def close(self) -> None:
+        """Hangs up and waits for the end."""
         self._channel.close()
         try:
             self._process.wait(timeout=10)

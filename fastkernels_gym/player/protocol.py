@@ -96,7 +96,8 @@ class Channel:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             sent = self._sock.sendmsg([frame], rights)
-            self._sock.sendall(frame[sent:])
+            if sent < len(frame):
+                self._sock.sendall(frame[sent:])
         except TimeoutError:
             raise
         except OSError as error:

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -233,7 +233,8 @@ class Player:
     def _context(self, data: dict[str, Any]) -> Any:
         from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
 
-        fields: dict[str, Any] = {name: self._tensor(v) if isinstance(v, dict) else v for name, v in data["metadata"].items()}
+        metadata: dict[str, Any] = data["metadata"]
+        fields: dict[str, Any] = {k: self._tensor(v) if isinstance(v, dict) else v for k, v in metadata.items()}
         caches = [(self._tensor(k), self._tensor(v)) for k, v in data["kv"]]
         return ForwardContext(AttentionMetadata(**fields), caches)
 
@@ -277,8 +278,8 @@ def _implementation(module: nn.Module) -> Callable[..., Any]:
     from fastkernels_gym.tasks.baseline.operator import Operator
 
     dispatches = isinstance(module, Operator) and type(module).forward is Operator.forward
-    implementation: Callable[..., Any] = module.forward_native if dispatches else module.forward
-    return implementation
+    implementation: Any = module.forward_native if dispatches else module.forward
+    return cast("Callable[..., Any]", implementation)
 
 
 def _flatten(result: Any) -> tuple[torch.Tensor | None, ...]:

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import os
 import shutil
-import signal
 import socket
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWNET
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 0x20, 0x1000, 0x4000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 4, 38, 24
+_PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _CAP_LAST = 40
 _CONFIGS = ("llama", "qwen2", "qwen3")  # imported before the fork; any other type is imported by the player itself
 
@@ -70,7 +69,6 @@ def _enter(sock: socket.socket, message: dict[str, Any], kept: list[str] | None)
             _unshare(kept)
         if os.fork():
             os._exit(0)
-        _libc("prctl", _PR_SET_PDEATHSIG, 0 if nested else signal.SIGKILL, 0, 0, 0)
         if nested:
             _mount_proc()
             _drop_privileges()

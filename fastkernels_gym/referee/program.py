@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class Program:
         self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
         self._places = [[self._place(argument) for argument in call.arguments] for call in calls]
         module = scene.subject.module.get_submodule(calls[0].path)
-        reference: Callable[..., Any] = module.forward_native
+        reference: Any = module.forward_native
         parameters = list(inspect.signature(reference).parameters)
         writable = {*getattr(module, "donates", ()), *getattr(module, "mutates", ())}
         self._kept = [i for i, name_ in enumerate(parameters) if name_ not in writable]
