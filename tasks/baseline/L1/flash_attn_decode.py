@@ -8,18 +8,25 @@ import triton.language as tl
 
 from ..operator import Operator
 
-_SPLIT = 256  # cached tokens a program reads
+_PROGRAMS = 2048  # enough to keep the largest GPUs busy
+_MAX_SPLITS = 64
+
+
+@triton.jit
+def _tokens_a_split(length, splits, TILE: tl.constexpr):
+    return tl.cdiv(tl.cdiv(length, splits), TILE) * TILE
 
 
 @triton.jit
 def _split_kernel(
     q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
     BLOCK_SIZE: tl.constexpr, KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, HEAD: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     sequence, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(lens_ptr + sequence)
-    begin = split * SPLIT
+    share = _tokens_a_split(length, splits, TILE)
+    begin = split * share
     if begin < length:
         rows, lanes = tl.arange(0, ROWS), tl.arange(0, WIDTH)
         heads = kv_head * GROUPS + rows
@@ -29,7 +36,7 @@ def _split_kernel(
         peak = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, WIDTH], tl.float32)
-        for start in range(begin, min(begin + SPLIT, length), TILE):
+        for start in range(begin, min(begin + share, length), TILE):
             tokens = start + tl.arange(0, TILE)
             seen = tokens < length
             page = tl.load(table_ptr + sequence * table_stride + tokens // BLOCK_SIZE, mask=seen, other=0).to(tl.int64)
@@ -53,17 +60,20 @@ def _split_kernel(
 @triton.jit
 def _merge_kernel(
     part_ptr, stat_ptr, lens_ptr, out_ptr, heads, splits,
-    HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, SPLIT: tl.constexpr,
+    HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    count = tl.cdiv(tl.load(lens_ptr + sequence), SPLIT)
+    length = tl.load(lens_ptr + sequence)
     parts, lanes = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
+    written = parts * _tokens_a_split(length, splits, TILE) < length
     slot = (sequence * heads + head) * splits + parts
-    stat = tl.load(stat_ptr + slot, mask=parts < count, other=float("-inf"))
-    weights = tl.exp(stat - tl.max(stat, axis=0))
-    mask = (parts < count)[:, None] & (lanes < HEAD)[None]
-    part = tl.load(part_ptr + slot[:, None] * HEAD + lanes[None], mask=mask, other=0.0)
-    out = tl.sum(part * weights[:, None], axis=0) / tl.sum(weights, axis=0)
+    stat = tl.load(stat_ptr + slot, mask=written, other=float("-inf"))
+    # An empty sequence has no finite peak, and zeros for output.
+    weights = tl.where(written, tl.exp(stat - tl.max(stat, axis=0)), 0.0)
+    part = tl.load(
+        part_ptr + slot[:, None] * HEAD + lanes[None], mask=written[:, None] & (lanes < HEAD)[None], other=0.0
+    )
+    out = tl.sum(part * weights[:, None], axis=0) / tl.maximum(tl.sum(weights, axis=0), 1.0)
     tl.store(out_ptr + (sequence * heads + head) * HEAD + lanes, out.to(out_ptr.dtype.element_ty), mask=lanes < HEAD)
 
 
@@ -78,14 +88,16 @@ def paged_decode(
 ) -> torch.Tensor:
     """Reads every cached key and value once, split over programs, then merges the splits by their log-sum-exp.
 
-    After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al., 2023).
+    Each sequence is split by its own length, so that the grid depends on the bound alone and a CUDA graph of it stays
+    right. After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al., 2023). Moves
+    2 * sum(seq_lens) * kv_heads * head_size elements.
 
     Args:
-        query: (batch, heads, head_size); heads contiguous, rows strided.
+        query: (batch, heads, head_size); the heads of a packed projection are read in place.
         key_cache: (blocks, block_size, kv_heads, head_size), contiguous.
         value_cache: likewise.
-        block_table: (batch, max_blocks) int32.
-        seq_lens: (batch,) int32, at least 1.
+        block_table: (batch, max_blocks) int32, rows strided.
+        seq_lens: (batch,) int32; 0 gives zeros.
         max_seq_len: a bound on `seq_lens`.
         scale: of the scores.
 
@@ -97,19 +109,21 @@ def paged_decode(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if batch == 0:
         return out
-    splits = triton.cdiv(max_seq_len, _SPLIT)
+    query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
+    groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
+    tile = 64 if width * query.element_size() <= 256 else 32  # three stages of keys and values fit in shared memory
+    splits = max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(max_seq_len, tile)))
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
-    groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
     _split_kernel[(batch, kv_heads, splits)](
         query, key_cache, value_cache, block_table, seq_lens, parts, stats, scale,
         query.stride(0), block_table.stride(0), splits,
-        block_size, kv_heads, groups, head_size, max(16, triton.next_power_of_2(groups)), width, 64, _SPLIT,
+        block_size, kv_heads, groups, head_size, max(16, triton.next_power_of_2(groups)), width, tile,
         num_warps=4, num_stages=3,
     )  # fmt: skip
     _merge_kernel[(batch, heads)](
         parts, stats, seq_lens, out, heads, splits,
-        head_size, width, triton.next_power_of_2(splits), _SPLIT, num_warps=1,
+        head_size, width, triton.next_power_of_2(splits), tile, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -145,7 +159,7 @@ class FlashAttnDecode(Operator):
             key_cache: (blocks, block_size, kv_heads, head_size).
             value_cache: likewise.
             block_table: (batch, max_blocks) int32; the pages of each sequence, in order.
-            seq_lens: (batch,) int32; cached tokens of each sequence, the new one included.
+            seq_lens: (batch,) int32; cached tokens of each sequence, the new one included; 0 gives zeros.
             max_seq_len: a bound on `seq_lens`.
 
         Returns:

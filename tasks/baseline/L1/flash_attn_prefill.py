@@ -6,6 +6,7 @@ import importlib.util
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from ..operator import Operator
 
@@ -17,7 +18,7 @@ class FlashAttnPrefill(Operator):
     """softmax(q k^T * scale) v under a causal mask, sequence by sequence, query heads sharing KV heads in groups.
 
     The baseline takes flash-attn where it is installed, else torch's fused attention: cuDNN for a single sequence,
-    FlashAttention-2 over packed sequences for more (Dao, 2023).
+    FlashAttention-2 over packed sequences for more (Dao, 2023); it has no fused kernel for float32.
 
     Args:
         num_heads: query heads.
@@ -79,12 +80,12 @@ class FlashAttnPrefill(Operator):
         query_start_loc: torch.Tensor,
         max_query_len: int,
     ) -> torch.Tensor:
+        if query.dtype not in (torch.float16, torch.bfloat16) or not query.shape[0]:
+            return self.forward_native(query, key, value, query_start_loc, max_query_len)
         if query_start_loc.numel() == 2:
             q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
             return out.squeeze(0).transpose(0, 1).contiguous()
-        if query.dtype not in (torch.float16, torch.bfloat16):
-            return self.forward_native(query, key, value, query_start_loc, max_query_len)
         if _FLASH_ATTN:
             from flash_attn import flash_attn_varlen_func
 
@@ -92,13 +93,10 @@ class FlashAttnPrefill(Operator):
                 query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
                 softmax_scale=self.scale, causal=True,
             )  # fmt: skip
-        groups = self.num_heads // self.num_kv_heads
-        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-        out, *_ = torch.ops.aten._flash_attention_forward(
+        return varlen_attn(
             query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
-            0.0, True, False, scale=self.scale,
+            scale=self.scale, window_size=(-1, 0), enable_gqa=self.num_heads != self.num_kv_heads,
         )  # fmt: skip
-        return out
 
 
 __all__ = ["FlashAttnPrefill"]

@@ -12,43 +12,51 @@ from ..operator import Operator
 
 @triton.jit
 def _rms_norm_kernel(
-    x_ptr, residual_ptr, weight_ptr, out_ptr, stride, size, eps, HAS_RESIDUAL: tl.constexpr, BLOCK: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64)
+    x_ptr, residual_ptr, weight_ptr, out_ptr, rows, inner, outer_stride, inner_stride, size, eps,
+    HAS_RESIDUAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
-    mask = columns < size
-    x = tl.load(x_ptr + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
+    mask = (row < rows)[:, None] & (columns < size)[None]
+    x_at = (row // inner) * outer_stride + (row % inner) * inner_stride
+    at = row[:, None] * size + columns[None]
+    x = tl.load(x_ptr + x_at[:, None] + columns[None], mask=mask, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
-        x += tl.load(residual_ptr + row * size + columns, mask=mask, other=0.0).to(tl.float32)
-        tl.store(residual_ptr + row * size + columns, x.to(residual_ptr.dtype.element_ty), mask=mask)
-    scale = tl.rsqrt(tl.sum(x * x, axis=0) / size + eps)
-    weight = tl.load(weight_ptr + columns, mask=mask, other=0.0)
-    normed = (x * scale).to(weight_ptr.dtype.element_ty)
-    tl.store(out_ptr + row * size + columns, (normed * weight).to(out_ptr.dtype.element_ty), mask=mask)
+        x += tl.load(residual_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(residual_ptr + at, x.to(residual_ptr.dtype.element_ty), mask=mask)
+    scale = tl.rsqrt(tl.sum(x * x, axis=1) / size + eps)
+    weight = tl.load(weight_ptr + columns, mask=columns < size, other=0.0)
+    normed = (x * scale[:, None]).to(weight_ptr.dtype.element_ty)
+    tl.store(out_ptr + at, (normed * weight[None]).to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """One program a row; moves (2 + 2 with a residual) * rows * size elements.
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A program holds a whole row in registers, or several short ones; moves (2 + 2 with a residual) * x elements.
 
     Args:
-        x: (..., size), any dtype; the last dimension contiguous.
+        x: (..., size), any dtype; heads of a packed projection, strided (tokens, heads, size), are read in place.
         weight: (size,).
         eps: added to the mean square.
-        residual: contiguous, like `x`; overwritten by x + residual.
+        residual: like `x`; overwritten by x + residual where it is contiguous.
 
     Returns:
-        The normalised rows, contiguous, like `x`.
+        The normalised rows and x + residual, both contiguous and shaped like `x`.
     """
     size = x.shape[-1]
-    rows = x.reshape(-1, size)
-    out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    block = triton.next_power_of_2(size)
-    warps = max(1, min(16, block // 512))
-    if rows.shape[0]:
-        _rms_norm_kernel[(rows.shape[0],)](
-            rows, residual, weight, out, rows.stride(0), size, eps, residual is not None, block, num_warps=warps
-        )
-    return out.view(x.shape)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    residual = None if residual is None else residual.contiguous()
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    x = x if x.dim() == 3 else x.reshape(-1, 1, size)
+    rows, block = x.shape[0] * x.shape[1], triton.next_power_of_2(size)
+    by_program = max(1, 1024 // block)
+    if rows:
+        _rms_norm_kernel[(triton.cdiv(rows, by_program),)](
+            x, residual, weight, out, rows, x.shape[1], x.stride(0), x.stride(1), size, eps,
+            residual is not None, by_program, block, num_warps=max(1, min(16, by_program * block // 512)),
+        )  # fmt: skip
+    return out, residual
 
 
 class RMSNorm(Operator):
@@ -85,6 +93,15 @@ class RMSNorm(Operator):
     def forward_native(
         self, x: torch.Tensor, residual: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Normalises.
+
+        Args:
+            x: (..., hidden_size).
+            residual: like `x`; added first.
+
+        Returns:
+            The normalised rows, like `x`; with a residual also x + residual, rounded to x's dtype.
+        """
         dtype = x.dtype
         wide = x.to(torch.promote_types(dtype, torch.float32))
         if residual is not None:
@@ -97,7 +114,7 @@ class RMSNorm(Operator):
     def forward_cuda(
         self, x: torch.Tensor, residual: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        out = rms_norm(x, self.weight, self.variance_epsilon, residual)
+        out, residual = rms_norm(x, self.weight, self.variance_epsilon, residual)
         return out if residual is None else (out, residual)
 
 

@@ -14,26 +14,39 @@ from ..operator import Operator
 
 
 @triton.jit
-def _rotary_kernel(
-    positions_ptr, query_ptr, key_ptr, cache_ptr, q_stride, k_stride, q_heads, head_size,
-    HALF: tl.constexpr, BLOCK: tl.constexpr, NEOX: tl.constexpr,
+def _rotate_heads(
+    row_ptr, first_head, heads, head_size, cos, sin, lanes,
+    HALF: tl.constexpr, HEADS: tl.constexpr, NEOX: tl.constexpr,
 ):  # fmt: skip
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    position = tl.load(positions_ptr + token)
-    lanes = tl.arange(0, BLOCK)
-    mask = lanes < HALF
-    cos = tl.load(cache_ptr + position * 2 * HALF + lanes, mask=mask).to(tl.float32)
-    sin = tl.load(cache_ptr + position * 2 * HALF + HALF + lanes, mask=mask).to(tl.float32)
-    if head < q_heads:
-        row = query_ptr + token * q_stride + head * head_size
-    else:
-        row = key_ptr + token * k_stride + (head - q_heads) * head_size
-    first = row + (lanes if NEOX else 2 * lanes)
+    head = first_head + tl.arange(0, HEADS)
+    mask = (head < heads)[:, None] & (lanes < HALF)[None]
+    first = row_ptr + head[:, None] * head_size + (lanes if NEOX else 2 * lanes)[None]
     second = first + (HALF if NEOX else 1)
     a = tl.load(first, mask=mask).to(tl.float32)
     b = tl.load(second, mask=mask).to(tl.float32)
-    tl.store(first, (a * cos - b * sin).to(query_ptr.dtype.element_ty), mask=mask)
-    tl.store(second, (b * cos + a * sin).to(query_ptr.dtype.element_ty), mask=mask)
+    tl.store(first, (a * cos - b * sin).to(row_ptr.dtype.element_ty), mask=mask)
+    tl.store(second, (b * cos + a * sin).to(row_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _rotary_kernel(
+    positions_ptr, query_ptr, key_ptr, cache_ptr, q_stride, k_stride, q_heads, kv_heads, head_size,
+    HALF: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, NEOX: tl.constexpr,
+):  # fmt: skip
+    token, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    position = tl.load(positions_ptr + token).to(tl.int64)
+    lanes = tl.arange(0, BLOCK)
+    angle_ptr = cache_ptr + position * 2 * HALF + lanes
+    cos = tl.load(angle_ptr, mask=lanes < HALF).to(tl.float32)[None]
+    sin = tl.load(angle_ptr + HALF, mask=lanes < HALF).to(tl.float32)[None]
+    q_blocks = tl.cdiv(q_heads, HEADS)
+    # A pointer chosen by a condition would lose its known alignment, and with it the wide loads.
+    if block < q_blocks:
+        row = query_ptr + token * q_stride
+        _rotate_heads(row, block * HEADS, q_heads, head_size, cos, sin, lanes, HALF, HEADS, NEOX)
+    else:
+        row = key_ptr + token * k_stride
+        _rotate_heads(row, (block - q_blocks) * HEADS, kv_heads, head_size, cos, sin, lanes, HALF, HEADS, NEOX)
 
 
 def rotate(
@@ -44,24 +57,25 @@ def rotate(
     head_size: int,
     is_neox_style: bool,
 ) -> None:
-    """Rotates query and key in place, all heads of a token in one launch.
+    """Rotates query and key in place in one launch, eight heads a program; moves 2 * (query + key) elements.
 
     Args:
         positions: (tokens,) int64.
         query: (tokens, heads * head_size), rows strided.
         key: (tokens, kv_heads * head_size), rows strided, or None.
-        cos_sin_cache: (max_position, rotary_dim), cosines then sines.
+        cos_sin_cache: (max_position, rotary_dim), cosines then sines, contiguous.
         head_size: size of a head; what lies beyond rotary_dim stays.
         is_neox_style: pairs (i, i + rotary_dim / 2) instead of (2 i, 2 i + 1).
     """
     tokens, q_heads = query.shape[0], query.shape[-1] // head_size
     kv_heads = 0 if key is None else key.shape[-1] // head_size
     half = cos_sin_cache.shape[1] // 2
+    heads, block = min(8, triton.next_power_of_2(max(q_heads, kv_heads))), triton.next_power_of_2(half)
     if tokens:
         other = query if key is None else key
-        _rotary_kernel[(tokens, q_heads + kv_heads)](
-            positions, query, other, cos_sin_cache, query.stride(0), other.stride(0), q_heads, head_size,
-            half, triton.next_power_of_2(half), is_neox_style, num_warps=1,
+        _rotary_kernel[(tokens, triton.cdiv(q_heads, heads) + triton.cdiv(kv_heads, heads))](
+            positions, query, other, cos_sin_cache, query.stride(0), other.stride(0), q_heads, kv_heads, head_size,
+            half, block, heads, is_neox_style, num_warps=max(1, min(4, heads * block // 256)),
         )  # fmt: skip
 
 
@@ -127,7 +141,7 @@ class RotaryEmbedding(Operator):
 
     def _rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        heads = x.reshape(x.shape[0], -1, self.head_size)
+        heads = x.unflatten(-1, (x.shape[-1] // self.head_size, self.head_size))
         turned, passed = heads[..., : self.rotary_dim].to(wide), heads[..., self.rotary_dim :]
         cos, sin = cos.to(wide).unsqueeze(1), sin.to(wide).unsqueeze(1)
         if self.is_neox_style:

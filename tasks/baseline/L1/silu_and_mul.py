@@ -24,13 +24,13 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     """silu(x[..., :d]) * x[..., d:]; moves 3 * rows * d elements.
 
     Args:
-        x: (..., 2 * d), the last dimension contiguous.
+        x: (..., 2 * d); strided rows are read in place.
 
     Returns:
         (..., d), contiguous.
     """
     size = x.shape[-1] // 2
-    rows = x.reshape(-1, 2 * size)
+    rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
     block = min(triton.next_power_of_2(max(size, 1)), 2048)
     if out.numel():
@@ -47,6 +47,7 @@ class SiluAndMul(Operator):
         super().__init__()
 
     def forward_native(self, x: torch.Tensor) -> torch.Tensor:
+        """Gates: (..., 2 * d) to (..., d)."""
         gate, up = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
         return (torch.nn.functional.silu(gate) * up).to(x.dtype)
 

@@ -27,18 +27,25 @@ def store_kvcache(
     """One program a token; moves 4 * tokens * kv_heads * head_size elements.
 
     Args:
-        key: (tokens, kv_heads, head_size); heads and sizes contiguous, tokens strided.
+        key: (tokens, kv_heads, head_size); the heads of a packed projection are read in place.
         value: likewise.
         key_cache: (blocks, block_size, kv_heads, head_size), contiguous.
         value_cache: likewise.
         slots: (tokens,) int64.
     """
-    tokens, size = key.shape[0], key.shape[1] * key.shape[2]
+    key, value = _rows(key), _rows(value)
+    tokens, size = key.shape
     if tokens:
         block = triton.next_power_of_2(size)
         _store_kernel[(tokens,)](
             key, value, key_cache, value_cache, slots, key.stride(0), value.stride(0), size, block, num_warps=4
         )
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """(tokens, heads, size) as (tokens, heads * size) with unit stride; a copy where heads do not lie side by side."""
+    rows = x.flatten(1)
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 class StoreKVCache(Operator):

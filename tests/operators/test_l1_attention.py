@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+
+from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
+from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
+
+# heads, kv_heads, head_size
+SHAPES = [(4, 4, 64), (8, 2, 16), (6, 2, 96), (5, 1, 20), (16, 1, 8), (1, 1, 128), (2, 1, 256)]
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """One query (heads, size) over what it sees, (length, kv_heads, size), head by head in float64."""
+    out = torch.empty(query.shape, dtype=torch.float64)
+    for head in range(query.shape[0]):
+        kv_head = head * key.shape[1] // query.shape[0]
+        scores = key[:, kv_head].double() @ query[head].double() * scale
+        out[head] = (scores - scores.logsumexp(0)).exp() @ value[:, kv_head].double()
+    return out
+
+
+def packed(tokens: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Query, key and value as views of one projection."""
+    parts = [heads * size, kv_heads * size, kv_heads * size]
+    return [t.unflatten(-1, (-1, size)) for t in torch.randn(tokens, sum(parts)).to(dtype).split(parts, dim=-1)]
+
+
+def pages(lengths: list[int], block_size: int, kv_heads: int, size: int, dtype: torch.dtype):
+    """Caches with a permuted block table, NaN wherever no sequence has a token."""
+    counts = [math.ceil(length / block_size) for length in lengths]
+    free = torch.randperm(sum(counts) + 2).int().tolist()
+    # A table's unused entries point nowhere.
+    table = torch.full((len(lengths), max(counts, default=0) + 1), 10**6, dtype=torch.int32)
+    caches = torch.full((2, sum(counts) + 2, block_size, kv_heads, size), torch.nan).to(dtype)
+    sequences = []
+    for row, length in enumerate(lengths):
+        kv = torch.randn(2, length, kv_heads, size).to(dtype)
+        for page in range(counts[row]):
+            table[row, page] = free.pop()
+            part = kv[:, page * block_size : (page + 1) * block_size]
+            caches[:, table[row, page], : part.shape[1]] = part
+        sequences.append(kv)
+    return caches[0], caches[1], table, torch.tensor(lengths, dtype=torch.int32), sequences
+
+
+@pytest.mark.parametrize("heads, kv_heads, size", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_prefill(heads, kv_heads, size, dtype):
+    lengths = [3, 1, 0, 7]
+    query, key, value = packed(sum(lengths), heads, kv_heads, size, dtype)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    out = FlashAttnPrefill(heads, size, 0.3, kv_heads)(query, key, value, bounds, max(lengths))
+    rows = [(begin, token) for begin, end in zip(bounds[:-1], bounds[1:], strict=True) for token in range(begin, end)]
+    wanted = torch.stack([attend(query[t], key[b : t + 1], value[b : t + 1], 0.3) for b, t in rows])
+    assert out.dtype == dtype and out.is_contiguous()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8}[dtype]
+    torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_prefill_of_a_long_sequence_goes_by_chunks():
+    query, key, value = packed(1100, 2, 1, 8, torch.float64)
+    out = FlashAttnPrefill(2, 8, 0.5, 1)(query, key, value, torch.tensor([0, 1100], dtype=torch.int32), 1100)
+    for token in (0, 1023, 1024, 1099):
+        wanted = attend(query[token], key[: token + 1], value[: token + 1], 0.5)
+        torch.testing.assert_close(out[token], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bounds", [[0], [0, 0], [0, 0, 0]])
+def test_prefill_of_nothing(bounds):
+    query, key, value = packed(0, 2, 1, 8, torch.float32)
+    out = FlashAttnPrefill(2, 8, 1.0, 1)(query, key, value, torch.tensor(bounds, dtype=torch.int32), 0)
+    assert out.shape == (0, 2, 8)
+
+
+@pytest.mark.parametrize("heads, kv_heads, size", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_decode(heads, kv_heads, size, dtype):
+    query, *_ = packed(4, heads, kv_heads, size, dtype)
+    keys, values, table, lengths, sequences = pages([1, 5, 4, 9], 4, kv_heads, size, dtype)
+    out = FlashAttnDecode(heads, size, 0.3, kv_heads)(query, keys, values, table, lengths, 1000)
+    wanted = torch.stack([attend(q, *kv, 0.3) for q, kv in zip(query, sequences, strict=True)])
+    assert out.dtype == dtype and out.is_contiguous()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8}[dtype]
+    torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("heads, kv_heads, size", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_decode_kernel(interpreted, heads, kv_heads, size, dtype):
+    query, *_ = packed(3, heads, kv_heads, size, dtype)
+    keys, values, table, lengths, _ = pages([1, 0, 70], 16, kv_heads, size, dtype)
+    wanted = FlashAttnDecode(heads, size, 0.3, kv_heads)(query, keys, values, table, lengths, 70)
+    out, _ = interpreted("flash_attn_decode.paged_decode", query, keys, values, table, lengths, 70, 0.3)
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(out, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("block_size, lengths", [(1, [3]), (3, [10, 2]), (256, [300]), (16, [1000, 1]), (16, [])])
+def test_decode_kernel_over_pages_and_splits(interpreted, block_size, lengths):
+    query = torch.randn(2, len(lengths), 8).permute(1, 0, 2)
+    keys, values, table, seq_lens, _ = pages(lengths, block_size, 1, 8, torch.float32)
+    wanted = FlashAttnDecode(2, 8, 1.0, 1)(query, keys, values, table, seq_lens, 1000)
+    for bound in (1000, 10**6):
+        out, _ = interpreted("flash_attn_decode.paged_decode", query, keys, values, table, seq_lens, bound, 1.0)
+        torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_decode_kernel_takes_large_scores(interpreted):
+    query = 100 * torch.randn(1, 2, 8)
+    keys, values, table, lengths, _ = pages([200], 16, 1, 8, torch.float32)
+    wanted = FlashAttnDecode(2, 8, 1.0, 1)(query, keys, values, table, lengths, 200)
+    out, _ = interpreted("flash_attn_decode.paged_decode", query, keys, values, table, lengths, 200, 1.0)
+    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,139 @@
+"""Baselines on a GPU: at most twice the error of the reference, both against the reference in float64."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from fastkernels_gym.tasks.baseline.forward_context import reference_mode
+from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
+from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
+from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
+from fastkernels_gym.tasks.baseline.L1.linear import Linear
+from fastkernels_gym.tasks.baseline.L1.rms_norm import RMSNorm
+from fastkernels_gym.tasks.baseline.L1.rotary_emb import get_rope
+from fastkernels_gym.tasks.baseline.L1.silu_and_mul import SiluAndMul
+from fastkernels_gym.tasks.baseline.L1.store_kvcache import StoreKVCache
+
+pytestmark = pytest.mark.gpu
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+def flat(outputs) -> list[torch.Tensor]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else [t for t in outputs if t is not None]
+
+
+def check(operator, *arguments) -> None:
+    """Runs reference, float64 reference and baseline, in that order: the last may overwrite its arguments."""
+    wide = [a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments]
+    with reference_mode():
+        exact, reference = flat(copy.deepcopy(operator).double()(*wide)), flat(operator(*arguments))
+    for ours, native, oracle in zip(flat(operator(*arguments)), reference, exact, strict=True):
+        assert ours.shape == native.shape and ours.dtype == native.dtype
+        floor = torch.finfo(ours.dtype).eps / 4 * oracle.square().mean().sqrt()
+        rms = [(t.double() - oracle).square().mean().sqrt() for t in (ours, native)]
+        assert rms[0] <= 2 * max(rms[1], floor), (rms, floor)
+
+
+def randn(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(shape, device="cuda").to(dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 4096), (33, 4096), (7, 33), (5, 8, 128), (3, 28672), (2, 57344), (0, 64)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rms_norm(shape, dtype):
+    norm = RMSNorm(shape[-1], dtype=dtype).cuda()
+    norm.weight.data += randn(shape[-1], dtype=dtype) / 10
+    if math.prod(shape):
+        check(norm, randn(*shape, dtype=dtype))
+        check(norm, randn(*shape, dtype=dtype), randn(*shape, dtype=dtype))
+    assert norm(randn(*shape, dtype=dtype)).shape == shape
+    packed = randn(9, 400, dtype=dtype)
+    if len(shape) == 3:
+        check(norm, packed[:, 16:400].unflatten(-1, (3, 128)))
+
+
+@pytest.mark.parametrize("shape", [(1, 28672), (33, 28672), (7, 66), (3, 57344 * 2)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_and_mul(shape, dtype):
+    check(SiluAndMul(), randn(*shape, dtype=dtype))
+    check(SiluAndMul(), randn(shape[0], shape[1] + 32, dtype=dtype)[:, 16 : shape[1] + 16])
+
+
+@pytest.mark.parametrize(
+    "tokens, heads, kv_heads, size", [(1, 32, 8, 128), (65, 12, 2, 64), (5, 3, 1, 96), (9, 4, 4, 256)]
+)
+@pytest.mark.parametrize("neox", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotary_emb(tokens, heads, kv_heads, size, neox, dtype):
+    rope = get_rope(size, 4096, neox, dtype=dtype).cuda()
+    packed = randn(tokens, (heads + 2 * kv_heads) * size, dtype=dtype)
+    query, key, value = packed.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
+    before = value.clone()
+    check(rope, torch.randint(4096, (tokens,), device="cuda"), query, key)
+    assert torch.equal(value, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_store_kvcache(dtype):
+    packed = randn(50, 3 * 8 * 128, dtype=dtype)
+    key, value = (t.unflatten(-1, (8, 128)) for t in packed.chunk(3, dim=-1)[1:])
+    slots = torch.randperm(128, device="cuda")[:50]
+    slots[::7] = -1
+    caches = [torch.zeros(2, 8, 16, 8, 128, dtype=dtype, device="cuda") for _ in range(2)]
+    StoreKVCache()(key, value, *caches[0], slots)
+    with reference_mode():
+        StoreKVCache()(key, value, *caches[1], slots)
+    assert torch.equal(*caches) and caches[0].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear_and_embedding(dtype):
+    weight = randn(300, 128, dtype=dtype)
+    check(Linear(), randn(17, 128, dtype=dtype), weight, randn(300, dtype=dtype))
+    check(Embedding(), torch.randint(300, (17,), device="cuda"), weight)
+
+
+@pytest.mark.parametrize("lengths", [[200], [1], [0], [5, 0, 130, 1]])
+@pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 4, 64), (6, 2, 96), (4, 1, 256)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flash_attn_prefill(lengths, heads, kv_heads, size, dtype):
+    packed = randn(sum(lengths), (heads + 2 * kv_heads) * size, dtype=dtype)
+    parts = packed.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
+    bounds = torch.tensor([0, *lengths], device="cuda").cumsum(0).int()
+    arguments = (*(t.unflatten(-1, (-1, size)) for t in parts), bounds, max(lengths))
+    prefill = FlashAttnPrefill(heads, size, size**-0.5, kv_heads)
+    assert prefill(*arguments).is_contiguous()
+    if sum(lengths):
+        check(prefill, *arguments)
+
+
+def decode_problem(lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> list:
+    """Arguments of the operator, the query a view, pages permuted."""
+    width = math.ceil(max(lengths) / 16)
+    table = torch.randperm(len(lengths) * width, device="cuda").int().view(len(lengths), width)
+    caches = randn(2, table.numel(), 16, kv_heads, size, dtype=dtype)
+    query = randn(len(lengths), (heads + kv_heads) * size, dtype=dtype)[:, : heads * size].unflatten(-1, (heads, size))
+    return [query, *caches, table, torch.tensor(lengths, device="cuda").int(), width * 16]
+
+
+@pytest.mark.parametrize("lengths", [[1], [1000], [3, 513, 64, 2050], [17] * 300])
+@pytest.mark.parametrize("heads, kv_heads, size", [(32, 8, 128), (14, 2, 64), (6, 2, 96), (16, 1, 256), (4, 4, 128)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flash_attn_decode(lengths, heads, kv_heads, size, dtype):
+    check(FlashAttnDecode(heads, size, size**-0.5, kv_heads), *decode_problem(lengths, heads, kv_heads, size, dtype))
+
+
+def test_decode_graph_follows_the_lengths():
+    decode = FlashAttnDecode(8, 64, 0.125, 2)
+    arguments = decode_problem([100, 7, 900], 8, 2, 64, torch.bfloat16)
+    decode(*arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = decode(*arguments)
+    for lengths in ([1, 1, 1], [900, 0, 333]):
+        arguments[4].copy_(torch.tensor(lengths))
+        graph.replay()
+        with reference_mode():
+            torch.testing.assert_close(out, decode(*arguments), rtol=0.02, atol=0.01)
