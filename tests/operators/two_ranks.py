@@ -1,0 +1,94 @@
+"""Everything that two ranks compute together, as rank `argv[1]` of `argv[2]` ranks; saved to a file of `argv[3]`.
+
+Weights are drawn whole from one seed and go through the loaders, so that the ranks hold shards of what one rank holds.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import transformers
+
+from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
+from fastkernels_gym.engine.step import forward_logits
+from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from fastkernels_gym.tasks.baseline.L2.parallel_linear import ColumnParallelLinear, RowParallelLinear
+from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
+from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
+from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 150,
+    "max_position_embeddings": 32,
+}
+MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaForCausalLM, transformers.LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
+    "qwen2, one KV head": (
+        Qwen2ForCausalLM,
+        transformers.Qwen2ForCausalLM,
+        {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),
+    "qwen3": (Qwen3ForCausalLM, transformers.Qwen3ForCausalLM, {"head_dim": 16}),
+}
+QUERY, BLOCK = [5, 1, 3], 4
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape) * 0.3
+
+
+def layers() -> dict[str, torch.Tensor]:
+    x, tokens = drawn(7, 12), torch.arange(0, 150, 7)
+    results = {}
+    for name, layer, given in [
+        ("column", ColumnParallelLinear(12, 10, gather_output=True), x),
+        ("row", RowParallelLinear(12, 10, input_is_parallel=False), x),
+        ("embedding", VocabParallelEmbedding(150, 12), tokens),
+        ("head", ParallelLMHead(150, 12, bias=True), x),
+    ]:
+        rows = 150 if layer.weight.shape[0] in (192, 96) else 10
+        for param, whole in ((layer.weight, drawn(rows, 12)), (getattr(layer, "bias", None), drawn(rows))):
+            if param is not None:
+                param.weight_loader(param, whole)
+        output = layer(given)
+        results[name] = output[0] if isinstance(output, tuple) else output
+    return results
+
+
+def logits(ours: Any, theirs: Any, changes: dict[str, Any]) -> list[torch.Tensor]:
+    """Of a prefill and of a decode step."""
+    config = theirs.config_class(**SIZES | changes)
+    with torch.device("meta"):
+        shapes = {name: param.shape for name, param in theirs(config).named_parameters()}
+    model = ours(config)
+    model.load_weights((name, drawn(*shape) + (len(shape) == 1)) for name, shape in shapes.items())
+    table = linear_block_table(3, 8, BLOCK)
+    cpu = torch.device("cpu")
+    caches = allocate_kv_caches(config, table.numel(), BLOCK, cpu, torch.float32)
+    results = []
+    for query, context in ((QUERY, [0, 0, 0]), ([1, 1, 1], QUERY)):
+        tokens = torch.randint(config.vocab_size, (sum(query),))
+        results.append(forward_logits(model, Batch.build(query, context, table, BLOCK, cpu, tokens), caches))
+    return results
+
+
+def main(rank: int, ranks: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    torch.manual_seed(0)
+    results = {"layers": layers(), "models": {name: logits(*model) for name, model in MODELS.items()}}
+    torch.save(results, folder / f"{rank}of{ranks}.pt")
+    if ranks > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
