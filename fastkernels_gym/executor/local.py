@@ -95,7 +95,7 @@ class _Worker:
         mode = "sandboxed" if sandboxed else "unsandboxed"
         seconds = [str(deadlines.build_s), str(deadlines.run_s)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode, *seconds],
+            [sys.executable, "-P", "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode, *seconds],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -54,7 +54,7 @@ class Zygote:
         # Players get an empty /tmp of their own, but for what the interpreter needs there.
         kept = [str(path) for path in readable() if Path("/tmp") in path.parents]
         mode = ["nested", *kept] if sandboxed else ["flat"]
-        program = [sys.executable, "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
+        program = [sys.executable, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
         line = command(program, device=device, cache=warm_cache()) if sandboxed else program
         self._log = tempfile.TemporaryFile()

@@ -7,14 +7,42 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 150,
+    "max_position_embeddings": 32,
+}
+MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "llama": (transformers.LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
+    "qwen2, one KV head": (transformers.Qwen2ForCausalLM, {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "qwen3": (transformers.Qwen3ForCausalLM, {"head_dim": 16}),
+}
 SCRIPT = str(Path(__file__).with_name("two_ranks.py"))
+
+
+def drawn(model_class: Any, changes: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """Class, config and checkpoint of a model with random weights."""
+    config = model_class.config_class(**SIZES | changes)
+    with torch.device("meta"):
+        shapes = {name: param.shape for name, param in model_class(config).named_parameters()}
+    generator = torch.Generator().manual_seed(2)
+    checkpoint = {
+        name: torch.randn(shape, generator=generator) * 0.3 + (len(shape) == 1) for name, shape in shapes.items()
+    }
+    return model_class.__name__, config.to_dict(), checkpoint
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     """What one rank alone computes, and each of two."""
     folder = tmp_path_factory.mktemp("ranks")
+    torch.save({name: drawn(*model) for name, model in MODELS.items()}, folder / "models.pt")
     runs = [(0, 1), (0, 2), (1, 2)]
     commands = [[sys.executable, SCRIPT, str(rank), str(ranks), str(folder)] for rank, ranks in runs]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
@@ -36,7 +64,7 @@ def test_layers(results, name) -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2, one KV head", "qwen3"])
+@pytest.mark.parametrize("name", MODELS)
 def test_models(results, name) -> None:
     for alone, first, second in zip(*(run["models"][name] for run in results), strict=True):
         assert alone.std() > 0.3

@@ -1,15 +1,16 @@
 """Everything that two ranks compute together, as rank `argv[1]` of `argv[2]` ranks; saved to a file of `argv[3]`.
 
-Weights are drawn whole from one seed and go through the loaders, so that the ranks hold shards of what one rank holds.
+The folder's `models.pt` holds (class, config, checkpoint) by name. All weights go through the loaders whole, so that
+two ranks hold shards of what one rank holds.
 """
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import transformers
 
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
 from fastkernels_gym.engine.step import forward_logits
@@ -19,24 +20,7 @@ from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 150,
-    "max_position_embeddings": 32,
-}
-MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "llama": (LlamaForCausalLM, transformers.LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
-    "qwen2, one KV head": (
-        Qwen2ForCausalLM,
-        transformers.Qwen2ForCausalLM,
-        {"num_key_value_heads": 1, "tie_word_embeddings": True},
-    ),
-    "qwen3": (Qwen3ForCausalLM, transformers.Qwen3ForCausalLM, {"head_dim": 16}),
-}
+CLASSES = {c.__name__: c for c in (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)}
 QUERY, BLOCK = [5, 1, 3], 4
 
 
@@ -62,13 +46,11 @@ def layers() -> dict[str, torch.Tensor]:
     return results
 
 
-def logits(ours: Any, theirs: Any, changes: dict[str, Any]) -> list[torch.Tensor]:
+def logits(class_name: str, values: dict[str, Any], checkpoint: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """Of a prefill and of a decode step."""
-    config = theirs.config_class(**SIZES | changes)
-    with torch.device("meta"):
-        shapes = {name: param.shape for name, param in theirs(config).named_parameters()}
-    model = ours(config)
-    model.load_weights((name, drawn(*shape) + (len(shape) == 1)) for name, shape in shapes.items())
+    config = SimpleNamespace(**values)
+    model = CLASSES[class_name](config)
+    model.load_weights(checkpoint.items())
     table = linear_block_table(3, 8, BLOCK)
     cpu = torch.device("cpu")
     caches = allocate_kv_caches(config, table.numel(), BLOCK, cpu, torch.float32)
@@ -84,7 +66,8 @@ def main(rank: int, ranks: int, folder: Path) -> None:
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     torch.manual_seed(0)
-    results = {"layers": layers(), "models": {name: logits(*model) for name, model in MODELS.items()}}
+    models = torch.load(folder / "models.pt")
+    results = {"layers": layers(), "models": {name: logits(*model) for name, model in models.items()}}
     torch.save(results, folder / f"{rank}of{ranks}.pt")
     if ranks > 1:
         dist.destroy_process_group()

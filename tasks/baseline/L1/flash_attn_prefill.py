@@ -93,10 +93,14 @@ class FlashAttnPrefill(Operator):
                 query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
                 softmax_scale=self.scale, causal=True,
             )  # fmt: skip
-        return varlen_attn(
+        # Repeated by hand: torch 2.11's varlen_attn has no enable_gqa.
+        key, value = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (key, value))
+        packed = varlen_attn(
             query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
-            scale=self.scale, window_size=(-1, 0), enable_gqa=self.num_heads != self.num_kv_heads,
+            scale=self.scale, window_size=(-1, 0),
         )  # fmt: skip
+        assert isinstance(packed, torch.Tensor)
+        return packed
 
 
 __all__ = ["FlashAttnPrefill"]

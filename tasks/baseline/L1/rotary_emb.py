@@ -94,6 +94,7 @@ class RotaryEmbedding(Operator):
     """
 
     donates = ("query", "key")
+    cos_sin_cache: torch.Tensor
 
     def __init__(
         self,
