@@ -66,6 +66,15 @@ def test_prefill_of_a_long_sequence_goes_by_chunks():
         torch.testing.assert_close(out[token], wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch, length", [(1, 9), (3, 5), (4, 1)])
+def test_prefill_baseline_of_sequences_of_one_length(batch, length):
+    query, key, value = packed(batch * length, 6, 2, 16, torch.bfloat16)
+    prefill, bounds = FlashAttnPrefill(6, 16, 0.3, 2), torch.arange(0, batch * length + 1, length).int()
+    out = prefill.forward_cuda(query, key, value, bounds, length)
+    assert out.is_contiguous()
+    torch.testing.assert_close(out, prefill(query, key, value, bounds, length), rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("bounds", [[0], [0, 0], [0, 0, 0]])
 def test_prefill_of_nothing(bounds):
     query, key, value = packed(0, 2, 1, 8, torch.float32)

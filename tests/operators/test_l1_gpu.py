@@ -1,4 +1,4 @@
-"""Baselines on a GPU: at most twice the error of the reference, both against the reference in float64."""
+"""Baselines on a GPU: at most four times the error of the reference, both against the reference in float64."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ def check(operator, *arguments) -> None:
         assert ours.shape == native.shape and ours.dtype == native.dtype
         floor = torch.finfo(ours.dtype).eps / 4 * oracle.square().mean().sqrt()
         rms = [(t.double() - oracle).square().mean().sqrt() for t in (ours, native)]
-        assert rms[0] <= 2 * max(rms[1], floor), (rms, floor)
+        assert rms[0] <= 4 * max(rms[1], floor), (rms, floor)
 
 
 def randn(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_linear_and_embedding(dtype):
     check(Embedding(), torch.randint(300, (17,), device="cuda"), weight)
 
 
-@pytest.mark.parametrize("lengths", [[200], [1], [0], [5, 0, 130, 1]])
+@pytest.mark.parametrize("lengths", [[200], [1], [0], [90, 90, 90], [5, 0, 130, 1]])
 @pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 4, 64), (6, 2, 96), (4, 1, 256)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flash_attn_prefill(lengths, heads, kv_heads, size, dtype):

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from ..operator import Operator
 
-_PROGRAMS = 2048  # enough to keep the largest GPUs busy
+_PROGRAMS = 1024  # several a multiprocessor of the largest GPUs; more only adds parts to merge
 _MAX_SPLITS = 64
 
 

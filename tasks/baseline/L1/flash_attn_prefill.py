@@ -17,8 +17,9 @@ _QUERY_CHUNK = 1024
 class FlashAttnPrefill(Operator):
     """softmax(q k^T * scale) v under a causal mask, sequence by sequence, query heads sharing KV heads in groups.
 
-    The baseline takes flash-attn where it is installed, else torch's fused attention: cuDNN for a single sequence,
-    FlashAttention-2 over packed sequences for more (Dao, 2023); it has no fused kernel for float32.
+    The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and FlashAttention-2
+    over packed sequences for others (Dao, 2023): flash-attn's where it is installed, else torch's. Both are for 16-bit
+    types; float32 takes the reference.
 
     Args:
         num_heads: query heads.
@@ -82,10 +83,11 @@ class FlashAttnPrefill(Operator):
     ) -> torch.Tensor:
         if query.dtype not in (torch.float16, torch.bfloat16) or not query.shape[0]:
             return self.forward_native(query, key, value, query_start_loc, max_query_len)
-        if query_start_loc.numel() == 2:
-            q, k, v = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
+        batch = query_start_loc.numel() - 1
+        if query.shape[0] == batch * max_query_len:  # then all are as long as the longest, and no length need be read
+            q, k, v = (t.unflatten(0, (batch, max_query_len)).transpose(1, 2) for t in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
-            return out.squeeze(0).transpose(0, 1).contiguous()
+            return out.transpose(1, 2).contiguous().flatten(0, 1)
         if _FLASH_ATTN:
             from flash_attn import flash_attn_varlen_func
 
