@@ -17,8 +17,8 @@ _QUERY_CHUNK = 1024
 class FlashAttnPrefill(Operator):
     """softmax(q k^T * scale) v under a causal mask, sequence by sequence, query heads sharing KV heads in groups.
 
-    The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and FlashAttention-2
-    over packed sequences for others (Dao, 2023): flash-attn's where it is installed, else torch's. Both are for 16-bit
+    The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and packed
+    FlashAttention-2 for others (Dao, 2023): flash-attn's where it is installed, else torch's. Both are for 16-bit
     types; float32 takes the reference.
 
     Args:
