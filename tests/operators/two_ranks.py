@@ -1,4 +1,4 @@
-"""Everything that two ranks compute together, as rank `argv[1]` of `argv[2]` ranks; saved to a file of `argv[3]`.
+"""What rank `argv[1]` of two computes, first alone and then together with the other; saved in the folder `argv[2]`.
 
 The folder's `models.pt` holds (class, config, checkpoint) by name. All weights go through the loaders whole, so that
 two ranks hold shards of what one rank holds.
@@ -30,7 +30,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 def layers() -> dict[str, torch.Tensor]:
     x, tokens = drawn(7, 12), torch.arange(0, 150, 7)
-    results = {}
+    outputs = {}
     for name, layer, given in [
         ("column", ColumnParallelLinear(12, 10, gather_output=True), x),
         ("row", RowParallelLinear(12, 10, input_is_parallel=False), x),
@@ -42,8 +42,8 @@ def layers() -> dict[str, torch.Tensor]:
             if param is not None:
                 param.weight_loader(param, whole)
         output = layer(given)
-        results[name] = output[0] if isinstance(output, tuple) else output
-    return results
+        outputs[name] = output[0] if isinstance(output, tuple) else output
+    return outputs
 
 
 def logits(class_name: str, values: dict[str, Any], checkpoint: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -54,24 +54,27 @@ def logits(class_name: str, values: dict[str, Any], checkpoint: dict[str, torch.
     table = linear_block_table(3, 8, BLOCK)
     cpu = torch.device("cpu")
     caches = allocate_kv_caches(config, table.numel(), BLOCK, cpu, torch.float32)
-    results = []
+    outputs = []
     for query, context in ((QUERY, [0, 0, 0]), ([1, 1, 1], QUERY)):
         tokens = torch.randint(config.vocab_size, (sum(query),))
-        results.append(forward_logits(model, Batch.build(query, context, table, BLOCK, cpu, tokens), caches))
-    return results
+        outputs.append(forward_logits(model, Batch.build(query, context, table, BLOCK, cpu, tokens), caches))
+    return outputs
 
 
-def main(rank: int, ranks: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    if ranks > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+def results(folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     models = torch.load(folder / "models.pt")
-    results = {"layers": layers(), "models": {name: logits(*model) for name, model in models.items()}}
-    torch.save(results, folder / f"{rank}of{ranks}.pt")
-    if ranks > 1:
-        dist.destroy_process_group()
+    return {"layers": layers(), "models": {name: logits(*model) for name, model in models.items()}}
+
+
+def main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    alone = results(folder)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    together = results(folder)
+    dist.destroy_process_group()
+    torch.save((alone, together), folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))
