@@ -17,13 +17,13 @@ from fastkernels_gym.player import sandbox
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote, warm_cache
 from fastkernels_gym.referee.session import Session, session_key
-from fastkernels_gym.referee.trial import Stopwatch, Timings, Trial
+from fastkernels_gym.referee.trial import Precision, Stopwatch, Timings, Trial
 from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Seconds, Verdict
 from fastkernels_gym.reward import reward
 
-# The confidence interval's relative half-width that a stable measurement reaches.
-_TARGET = {"cpu": 0.05, "cuda": 0.02}
+# Relative half-widths of the confidence interval: at which measuring stops, and up to which the result is stable.
+_TARGET = {"cpu": Precision(0.05, 0.05), "cuda": Precision(0.005, 0.02)}
 
 
 class Referee:

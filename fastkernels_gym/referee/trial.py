@@ -39,6 +39,14 @@ class Measured:
     calls: int
 
 
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Relative half-widths of a speedup's 95 % CI: at `stop` measuring ends, up to `stable` the result counts in full."""
+
+    stop: float
+    stable: float
+
+
 @dataclass(slots=True)
 class Timings:
     """What a trial measured; `stable` is false where a confidence interval stayed too wide."""
@@ -96,7 +104,7 @@ class Trial:
     def correctness(self) -> Correctness:
         return Correctness(self.rounds, self.worst.max, self.worst.rms, self.worst_at)
 
-    def run(self, replaces: Sequence[str], measure: str, budget_s: float, half_width: float) -> Timings:
+    def run(self, replaces: Sequence[str], measure: str, budget_s: float, precision: Precision) -> Timings:
         """Judges, then measures.
 
         Raises:
@@ -113,7 +121,7 @@ class Trial:
                 ladder = [(rung, self._examine_operator(rung, thorough=rung == self.task.operator)) for rung in rungs]
                 whole = self._examine_model() if measure == "e2e" or self.task.level == 4 else []
             with self.watch.on("timing"):
-                timings = self._time(ladder, whole, budget_s, half_width)
+                timings = self._time(ladder, whole, budget_s, precision)
             self._check_arena()
             return timings
         finally:
@@ -236,7 +244,7 @@ class Trial:
         ladder: list[tuple[OperatorInfo, list[Measured]]],
         whole: list[Measured],
         budget_s: float,
-        half_width: float,
+        precision: Precision,
     ) -> Timings:
         groups = [("op" if index == 0 else "ladder", measured) for index, (_, measured) in enumerate(ladder)]
         groups += [("e2e", whole)] if whole else []
@@ -247,7 +255,7 @@ class Trial:
             found = []
             for one in measured:
                 seconds = max(0.0, deadline - time.monotonic()) * weight[kind] / max(left, 1e-9)
-                found.append(self._duel(one, seconds, half_width, fresh_tokens=kind == "e2e"))
+                found.append(self._duel(one, seconds, precision.stop, fresh_tokens=kind == "e2e"))
                 left -= weight[kind]
             times.append(found)
         rungs = []
@@ -257,7 +265,7 @@ class Trial:
         if whole:
             timings.e2e = self._end_to_end(whole, times[-1])
         estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
-        timings.stable = all((e.ci95[1] - e.ci95[0]) / 2 <= half_width * e.speedup for e in estimates)
+        timings.stable = all((e.ci95[1] - e.ci95[0]) / 2 <= precision.stable * e.speedup for e in estimates)
         return timings
 
     def _duel(self, one: Measured, seconds: float, half_width: float, *, fresh_tokens: bool) -> CallTime:
