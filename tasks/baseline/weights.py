@@ -42,6 +42,19 @@ def load_default(param: nn.Parameter, loaded: torch.Tensor) -> None:
     param.data.copy_(loaded)
 
 
+def load_named(name: str, param: nn.Parameter, loaded: torch.Tensor, shard_id: str | int | None = None) -> None:
+    """Loads a checkpoint's weight, or the shard that it is, through the parameter's own loader.
+
+    Raises:
+        ValueError: naming the weight, if its shape is another.
+    """
+    loader = getattr(param, "weight_loader", load_default)
+    try:
+        loader(param, loaded, *([] if shard_id is None else [shard_id]))
+    except ValueError as error:
+        raise ValueError(f"the checkpoint's {name}: {error}") from error
+
+
 def refuse(**given: Any) -> None:
     """Raises for parameters of vLLM's that are not supported here, unless they are None or False.
 

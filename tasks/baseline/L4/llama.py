@@ -13,7 +13,7 @@ from ..L1.rotary_emb import RotaryEmbedding, get_rope
 from ..L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from ..L3.llama_decoder import LlamaDecoderLayer
 from ..operator import Operator
-from ..weights import load_default, refuse
+from ..weights import load_named, refuse
 
 
 class LlamaModel(nn.Module):
@@ -95,11 +95,7 @@ class LlamaForCausalLM(Operator):
             target, shard = places.get(name, (name, None))
             if target not in parameters:
                 raise ValueError(f"the checkpoint's {name} has no place in {type(self).__name__}")
-            loader = getattr(parameters[target], "weight_loader", load_default)
-            try:
-                loader(parameters[target], tensor, *([] if shard is None else [shard]))
-            except ValueError as error:
-                raise ValueError(f"the checkpoint's {name}: {error}") from error
+            load_named(name, parameters[target], tensor, shard)
             missing -= {name} if name in places else {part for part, _ in self._parts(name)}
         if missing:
             raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing)[:5])}")
