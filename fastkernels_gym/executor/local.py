@@ -94,8 +94,9 @@ class _Worker:
         ours, theirs = socket.socketpair()
         mode = "sandboxed" if sandboxed else "unsandboxed"
         seconds = [str(deadlines.build_s), str(deadlines.run_s)]
+        program = [sys.executable, "-P", "-m", "fastkernels_gym.executor.worker"]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fastkernels_gym.executor.worker", str(theirs.fileno()), device, mode, *seconds],
+            [*program, str(theirs.fileno()), device, mode, *seconds],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -17,14 +17,14 @@ from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Expected, Program, expect, judge
+from fastkernels_gym.referee.program import Expected, Program, expect, judge, run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
-_DEVICE_CALLS, _HOST_CALLS = 64, 16  # calls of a program, at the most
-_EAGER_CALLS, _POOL_BYTES = 16, 4 << 30
+_MOST_CALLS = {"cpu": 16, "cuda": 64}  # of a program
+_POOL_BYTES = 1 << 29  # inputs and outputs of a program's calls: far over any cache, and many programs fit a device
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -41,7 +41,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Relative half-widths of a speedup's 95 % CI: at `stop` measuring ends, up to `stable` the result counts in full."""
+    """Relative half-widths of a 95 % CI: at `stop` measuring ends, up to `stable` the result counts in full."""
 
     stop: float
     stable: float
@@ -165,16 +165,17 @@ class Trial:
     def _program(self, operator: OperatorInfo, case: Case, scene: Scene) -> Program:
         hidden = scene is not self.session.scenes[case.phase]
         paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
-        most = 2 if hidden else (_HOST_CALLS if scene.subject.device.type == "cpu" else _DEVICE_CALLS)
+        most = 2 if hidden else _MOST_CALLS[scene.subject.device.type]
         wanted = Counter(self.session.rng.sample(paths, min(len(paths), most)))
         shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
         calls: list[Call] = []
         while len(calls) < most:
             found = [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
             calls += found
-            # Pages take one call a layer; a pool that exceeds the cache needs no more.
-            if not found or scene.subject.writes_kv(case.paths[0]) or _enough(calls, scene):
+            # Pages take one call a layer.
+            if not found or scene.subject.writes_kv(case.paths[0]):
                 break
+            most = min(most, max(2, _POOL_BYTES // _call_bytes(calls[0], scene)))
         return self._new_program(scene, calls[:most], needs_context=operator.level >= 2)
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
@@ -297,6 +298,9 @@ class Trial:
                 judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
         duel.run(seconds, half_width, prepare=prepare, check=check)
+        self._programs.remove(program)
+        for player in (baseline, self.contender):
+            player.drop(program)
         return call_time(duel.samples)
 
     def _compare(self, program: Program, noise: float) -> None:
@@ -354,13 +358,11 @@ def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
     return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))
 
 
-def _enough(calls: list[Call], scene: Scene) -> bool:
-    """Whether calls make a long burst: more bytes than twice the L2 cache, and time over launch noise."""
-    if scene.subject.scratch is None:
-        return False
-    given = (a.tensor for call in calls for a in call.arguments if isinstance(a, Given))
-    size = sum(t.numel() * t.dtype.itemsize for t in given)
-    return size > _POOL_BYTES or (len(calls) >= _EAGER_CALLS and size > scene.subject.scratch.numel())
+def _call_bytes(call: Call, scene: Scene) -> int:
+    """Bytes of a call's own inputs and outputs."""
+    given = [a.tensor for a in call.arguments if isinstance(a, Given)]
+    outputs = [t for t in run_baseline(scene, call) if t is not None]
+    return max(1, sum(t.numel() * t.dtype.itemsize for t in (*given, *outputs)))
 
 
 def _heavy_tails(t: torch.Tensor) -> torch.Tensor:
