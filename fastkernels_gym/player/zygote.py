@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import shutil
+import signal
 import socket
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWNET
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 0x20, 0x1000, 0x4000
-_PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 38, 24
 _CAP_LAST = 40
 _CONFIGS = ("llama", "qwen2", "qwen3")  # imported before the fork; any other type is imported by the player itself
 
@@ -41,50 +42,57 @@ def main() -> None:
     # Frozen objects keep their pages shared with the players.
     gc.collect()
     gc.freeze()
+    if not nested:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # dead players are reaped by the kernel
     control.send({"ready": True})
     while True:
         try:
             message, fds = control.receive()
         except PeerClosed:
             return
-        first = os.fork()
-        if first == 0:
+        child = os.fork()
+        if child == 0:
             control.close()
-            _enter(socket.socket(fileno=fds[0]), message, kept if nested else None)
+            _become_player(socket.socket(fileno=fds[0]), message, kept if nested else None)
         os.close(fds[0])
-        os.waitpid(first, 0)
+        if nested:
+            os.waitpid(child, 0)  # it only made the namespaces; the player is its child
 
 
-def _enter(sock: socket.socket, message: dict[str, Any], kept: list[str] | None) -> None:
-    """In the first child: makes the namespaces, forks the player into them and leaves.
+def _become_player(sock: socket.socket, message: dict[str, Any], kept: list[str] | None) -> None:
+    """In the child: never returns.
 
     Args:
         sock: the player's end of its socket.
         message: the spawn request.
         kept: what stays visible under /tmp; None leaves out the namespaces.
     """
-    nested = kept is not None
     try:
-        if kept is not None:
-            _unshare(kept)
-        if os.fork():
-            os._exit(0)
-        if nested:
-            _mount_proc()
-            _drop_privileges()
-            shutil.copytree(WARM_CACHE, os.environ["TRITON_CACHE_DIR"], dirs_exist_ok=True)
+        if kept is None:
+            # No pid namespace will take it along when the zygote dies.
+            _libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        else:
+            _enter_namespaces(kept)
         Limits(**message["limits"]).apply()
         _silence()
-        with_pidfd = Channel(sock)
-        pidfd = os.pidfd_open(os.getpid())
-        with_pidfd.send({"hello": True}, [pidfd])
+        channel, pidfd = Channel(sock), os.pidfd_open(os.getpid())
+        channel.send({"hello": True}, [pidfd])
         os.close(pidfd)
         from fastkernels_gym.player.worker import serve
 
-        serve(with_pidfd, threads=message["threads"])
+        serve(channel, threads=message["threads"])
     except BaseException as error:  # the last frame of a forked process: nothing may return into the zygote's loop
         sys.stderr.write(f"player: {error!r}\n")
     os._exit(1)
+
+
+def _enter_namespaces(kept: list[str]) -> None:
+    _unshare(kept)
+    if os.fork():
+        os._exit(0)
+    _mount_proc()
+    _drop_privileges()
+    shutil.copytree(WARM_CACHE, os.environ["TRITON_CACHE_DIR"], dirs_exist_ok=True)
 
 
 def _unshare(kept: list[str]) -> None:
