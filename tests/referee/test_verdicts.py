@@ -73,7 +73,10 @@ WRONG = {
         Verdict.OUT_OF_MEMORY,
     ),
     "a wrong class name": (candidate().replace("class SiluAndMul", "class SiluMul"), Verdict.INTERFACE_MISMATCH),
-    "another signature": (candidate().replace("def forward(self, x)", "def forward(self, x, y)"), Verdict.INTERFACE_MISMATCH),
+    "another signature": (
+        candidate().replace("def forward(self, x)", "def forward(self, x, y)"),
+        Verdict.INTERFACE_MISMATCH,
+    ),
     "another constructor": (candidate().replace("*, compile_native=True", "size"), Verdict.INTERFACE_MISMATCH),
     "a parameter of its own": (
         candidate().replace("super().__init__()", "super().__init__(); self.w = nn.Parameter(torch.ones(1))"),
