@@ -58,6 +58,8 @@ class EvalRequest:
             raise UserError(f"a budget is a positive number of seconds, not {self.budget_s}")
         if self.measure != "e2e" and self.reward_kind != "op":
             raise UnmeasuredReward(f"reward {self.reward!r} needs --measure e2e; --measure {self.measure} gives 'op'")
+        if self.reward == "headroom" and self.task.startswith("L4/"):
+            raise UnmeasuredReward("reward 'headroom' needs an operator below L4: take e2e, op, log_e2e or lower_bound")
 
     @property
     def reward_kind(self) -> RewardKind:

@@ -81,6 +81,8 @@ class Duel:
             prepare()
             for player in pair:
                 if self.samples.calls > 1:
+                    # The first window after the other player's is slow, whatever runs in it: it is not counted.
+                    self._players[player](1)
                     short[player].append(self._players[player](1))
                 long[player].append(self._players[player](self.samples.calls))
             check()

@@ -13,6 +13,7 @@ from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.roofline import Ceilings
 from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
 from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.request import Deadlines
@@ -48,6 +49,7 @@ class Session:
             for phase in task.workload.phases
         }
         self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
+        self.ceilings = Ceilings.measure(device, task.model.dtype)
         self.weights: Slab = self.subject.weights.new_slab(read_only=True)
         self.baseline = self._contender(trusted=True)
         try:

@@ -18,6 +18,7 @@ from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Expected, Program, expect, judge, run_baseline
+from fastkernels_gym.referee.roofline import least_seconds
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
@@ -30,13 +31,14 @@ _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A program of the candidate's task, ready in both players, and how often the workload makes its calls."""
+    """A program, how often the workload makes its calls, and the least seconds that the device needs for one."""
 
     program: Program
     expected: dict[int, Expected]
     phase: str
     shapes: str
     calls: int
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ class Trial:
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
             shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
-            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count))
+            least_s = least_seconds(program, self.session.ceilings)
+            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, least_s))
         return measured
 
     def _examine_model(self) -> list[Measured]:
@@ -333,7 +336,8 @@ def _rung(operator: OperatorInfo, measured: list[Measured], times: list[CallTime
     )
     baseline = sum(case.calls * case.baseline_us for case in cases)
     candidate = sum(case.calls * case.candidate_us for case in cases)
-    return Rung(estimate.speedup, estimate.ci95, operator.id, baseline, candidate, None, cases)
+    roofline = sum(one.calls * one.least_s * 1e6 for one in measured)
+    return Rung(estimate.speedup, estimate.ci95, operator.id, baseline, candidate, roofline, cases)
 
 
 def _noise(expected: Expected) -> float:

@@ -135,3 +135,12 @@ def test_the_environment_and_the_files_of_the_host_are_out_of_reach(
 def test_an_exception_without_bounds_is_trimmed(evaluator: fk.Evaluator) -> None:
     result = judge(evaluator, candidate("raise ValueError('x' * (1 << 24))"))
     assert result.verdict is Verdict.RUNTIME_ERROR and len(result.feedback) < 10_000
+
+
+def test_headroom_is_paid_of_what_the_device_leaves(evaluator: fk.Evaluator) -> None:
+    result = evaluator.evaluate(TASK, candidate(), reward="headroom", budget_s=0.5)
+    assert result.verdict is Verdict.OK and result.reward_kind == "headroom"
+    rung = result.ladder[0]
+    assert rung.roofline_us is not None and 0 < rung.roofline_us < rung.baseline_us
+    assert [r.operator for r in result.ladder] == ["L1/silu_and_mul", "L2/llama_mlp", "L3/llama_decoder"]
+    assert result.e2e is not None and result.e2e.depth == (4, 4)

@@ -1,0 +1,61 @@
+"""What the clock makes of windows whose true times are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
+
+FIXED = 400e-6
+
+
+def player(rng: random.Random, call_s: float, *, fixed: Callable[[int], float] = lambda n: FIXED, noise: float = 0.01):
+    def burst(n: int) -> float:
+        return (fixed(n) + n * call_s) * (1 + noise * rng.gauss(0, 1))
+
+    return burst
+
+
+def measure(baseline, candidate, calls: int = 32, blocks: int = 60) -> CallTime:
+    duel = Duel(baseline, candidate, calls, random.Random(0))
+    for _ in range(blocks):
+        duel.block(lambda: None, lambda: None)
+    return call_time(duel.samples)
+
+
+def test_a_known_speedup_is_found_within_its_interval() -> None:
+    covered = 0
+    for seed in range(20):
+        rng = random.Random(seed)
+        found = speedup([measure(player(rng, 60e-6), player(rng, 50e-6))], [1.0])
+        assert 1.1 < found.speedup < 1.3
+        covered += found.ci95[0] <= 1.2 <= found.ci95[1]
+    assert covered >= 15
+
+
+def test_equals_measure_as_equal() -> None:
+    rng = random.Random(1)
+    found = speedup([measure(player(rng, 50e-6), player(rng, 50e-6))], [1.0])
+    assert abs(found.speedup - 1) < 0.03 and found.ci95[0] <= 1 <= found.ci95[1]
+
+
+def test_dragging_out_the_short_windows_earns_nothing() -> None:
+    """A slope over n alone would call this player infinitely fast."""
+    rng = random.Random(2)
+    cheat = player(rng, 50e-6, fixed=lambda n: FIXED + (1500e-6 if n == 1 else 0.0))
+    assert speedup([measure(player(rng, 50e-6), cheat)], [1.0]).speedup < 1.1
+
+
+def test_a_single_call_is_timed_by_its_windows() -> None:
+    rng = random.Random(3)
+    found = speedup([measure(player(rng, 10e-3), player(rng, 8e-3), calls=1)], [1.0])
+    assert abs(found.speedup - 10.4 / 8.4) < 0.02
+
+
+def test_cases_are_weighted_by_their_calls() -> None:
+    rng = random.Random(4)
+    slow = measure(player(rng, 100e-6, noise=0.001), player(rng, 100e-6, noise=0.001))
+    fast = measure(player(rng, 100e-6, noise=0.001), player(rng, 50e-6, noise=0.001))
+    assert abs(speedup([slow, fast], [1.0, 1.0]).speedup - 200 / 150) < 0.03
+    assert abs(speedup([slow, fast], [9.0, 1.0]).speedup - 1000 / 950) < 0.03

@@ -1,0 +1,64 @@
+"""As accurate as production: what passes and what does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastkernels_gym.referee import numerics
+
+
+@pytest.fixture
+def oracle() -> torch.Tensor:
+    return torch.randn(64, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_rounded_oracle_passes_and_a_coarser_one_does_not(oracle: torch.Tensor, dtype: torch.dtype) -> None:
+    rounded = oracle.to(dtype)
+    assert numerics.error_ratio(rounded, rounded, oracle).passes
+    coarser = (oracle * (1 + 8 * torch.finfo(dtype).eps)).to(dtype)
+    assert not numerics.error_ratio(coarser, rounded, oracle).passes
+
+
+def test_more_accurate_than_the_baseline_passes(oracle: torch.Tensor) -> None:
+    sloppy = oracle.float() + 1e-4
+    assert numerics.error_ratio(oracle.float(), sloppy, oracle).rms < 0.01
+
+
+def test_one_wrong_element_fails(oracle: torch.Tensor) -> None:
+    wrong = oracle.float()
+    wrong[3, 5] += 0.1
+    assert not numerics.error_ratio(wrong, oracle.float(), oracle).passes
+
+
+def test_zeros_are_judged_exactly(oracle: torch.Tensor) -> None:
+    zeros = torch.zeros_like(oracle)
+    assert numerics.error_ratio(zeros.float(), zeros.float(), zeros) == numerics.ErrorRatio(0.0, 0.0)
+    assert not numerics.error_ratio(zeros.float() + 1e-20, zeros.float(), zeros).passes
+
+
+def test_nan_and_infinities_keep_their_places(oracle: torch.Tensor) -> None:
+    baseline = oracle.float()
+    baseline[0, 0], baseline[1, 1], baseline[2, 2] = torch.nan, torch.inf, -torch.inf
+    assert numerics.same_places(baseline.clone(), baseline)
+    for place, value in (((0, 0), 1.0), ((1, 1), -torch.inf), ((5, 5), torch.nan)):
+        moved = baseline.clone()
+        moved[place] = value
+        assert not numerics.same_places(moved, baseline)
+
+
+def test_a_baseline_that_is_off_judges_nobody(oracle: torch.Tensor) -> None:
+    assert not numerics.baseline_is_off(oracle.bfloat16(), oracle)
+    assert numerics.baseline_is_off((oracle * 1.1).bfloat16(), oracle)
+    overflown = oracle.float()
+    overflown[0, 0] = torch.inf
+    assert numerics.baseline_is_off(overflown, oracle)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_an_ulp_is_half_the_step_to_the_next_number(dtype: torch.dtype) -> None:
+    values = torch.tensor([1.0, 1.5, 2.0, -3.0, 0.1, 1000.0], dtype=dtype)
+    step = values.abs() * (1 + torch.finfo(dtype).eps) - values.abs()
+    half = numerics.half_ulp(values.double(), dtype)
+    assert torch.all(half <= step.double()) and torch.all(half >= step.double() / 4)
