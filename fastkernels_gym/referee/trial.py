@@ -162,6 +162,11 @@ class Trial:
             scene.draw_tokens(scene.batch.input_ids)
             program = self._new_program(scene, [scene.whole_model()], needs_context=True)
             expected = self._judge_program(program, f"the full model, {phase.name}")
+            if self.task.level == 4:
+                hidden = self.session.hidden[phase.name]
+                unseen = self._new_program(hidden, [hidden.whole_model()], needs_context=True)
+                self._judge_program(unseen, f"the full model, {phase.name} (unseen shapes)")
+                self.contender.drop(unseen)
             measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
         return measured
 

@@ -112,7 +112,7 @@ def test_a_slow_kernel_is_right_and_paid_less(evaluator: fk.Evaluator) -> None:
 
 
 def test_a_hanging_kernel_times_out() -> None:
-    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=8, run_s=5)) as evaluator:
+    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=15, run_s=10)) as evaluator:
         assert judge(evaluator, candidate("time.sleep(600)")).verdict is Verdict.TIMEOUT
         assert judge(evaluator, candidate()).verdict is Verdict.OK
 
@@ -144,3 +144,39 @@ def test_headroom_is_paid_of_what_the_device_leaves(evaluator: fk.Evaluator) -> 
     assert rung.roofline_us is not None and 0 < rung.roofline_us < rung.baseline_us
     assert [r.operator for r in result.ladder] == ["L1/silu_and_mul", "L2/llama_mlp", "L3/llama_decoder"]
     assert result.e2e is not None and result.e2e.depth == (4, 4)
+
+
+MODEL = """
+from fastkernels_gym.tasks.baseline.L4.llama import LlamaModel
+from fastkernels_gym.tasks.baseline.L3.llama_decoder import LlamaDecoderLayer
+from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead
+from torch import nn
+
+class LlamaForCausalLM(nn.Module):
+    def __init__(self, config, prefix=""):
+        super().__init__()
+        self.model = LlamaModel(config, lambda c, p, r: LlamaDecoderLayer(c, p, r), "model")
+        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size)
+
+    def forward(self, input_ids, positions):
+        {body}
+
+    def compute_logits(self, hidden_states):
+        return self.lm_head(hidden_states)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        ("return self.model(input_ids, positions)", Verdict.OK),
+        ("return self.model(input_ids, positions) * (1 if len(input_ids) in (128, 4) else 2)", Verdict.WRONG_VALUE),
+        ("return self.model(input_ids.clamp(max=1000), positions)", Verdict.WRONG_VALUE),
+    ],
+)
+def test_a_whole_model_is_judged_by_its_logits_on_unseen_batches_too(
+    evaluator: fk.Evaluator, body: str, verdict: Verdict
+) -> None:
+    result = evaluator.evaluate("L4/llama@tiny-llama", MODEL.format(body=body), budget_s=1)
+    assert result.verdict is verdict, result.feedback
+    assert result.ladder == () and (result.e2e is not None) == (verdict is Verdict.OK)
