@@ -78,7 +78,7 @@ class Contender:
             self.player.ask({"op": "bind", "slabs": [entry], "weights": None}, fds, timeout=self._deadlines.run_s)
         return self._slabs[region.name]
 
-    def prepare(self, program: Program, lengths: Sequence[int]) -> None:
+    def prepare(self, program: Program) -> None:
         """Warms a program up, captured in a CUDA graph where production would.
 
         Raises:
@@ -88,15 +88,14 @@ class Contender:
         self.set_pages(program)
         self.share(program.region).reveal()
         _synchronize(self._subject.device)
-        message = program.message(graph=program.scene.graph, lengths=lengths)
-        answer = self.player.ask(message, timeout=self._deadlines.build_s)
+        answer = self.player.ask(program.message(), timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
         self._takes[program.name] = [
             [None if t is None else torch.empty_like(t) for t in program.layout] for _ in program.calls
         ]
         with _tampering():
             places = answer.get("places")
-            if not isinstance(places, dict) or not set(places) <= {str(n) for n in lengths}:
+            if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
                 raise ProtocolError("graphs are not named")
             self._graphs[program.name] = {int(n): self._sources(program, where) for n, where in places.items()}
 

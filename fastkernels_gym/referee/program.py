@@ -89,7 +89,12 @@ class Program:
                 if ref is not None and isinstance(argument, Given):
                     self.region.tensor(ref).copy_(argument.tensor)
 
-    def message(self, *, graph: bool, lengths: Sequence[int]) -> dict[str, Any]:
+    @property
+    def lengths(self) -> list[int]:
+        """The burst lengths that are timed: one call, and all of them."""
+        return sorted({1, len(self.calls)})
+
+    def message(self) -> dict[str, Any]:
         """The `prepare` command."""
         metadata = self.scene.batch.metadata
         fields = {key: ref.to_json() for key, ref in self._metadata.items()}
@@ -114,8 +119,8 @@ class Program:
                 }
                 for call, places, slots in zip(self.calls, self._places, self.slots, strict=True)
             ],
-            "graph": graph,
-            "lengths": list(lengths),
+            "graph": self.scene.graph,
+            "lengths": self.lengths,
         }
 
     def check_layout(self, described: Any) -> None:

@@ -15,7 +15,7 @@ from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.roofline import Ceilings
 from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
-from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
 
 # Private weights and the players' copy, three sets of KV pages, and what oracles and activations need.
@@ -103,13 +103,6 @@ def affordable_layers(model: Model, workload: Workload, device: torch.device) ->
 
 def parameter_counts(model: Model) -> tuple[int, int]:
     """Parameters outside the layers, and of one layer."""
-    import importlib
-
-    from fastkernels_gym.catalog.operators import find_operator
-    from fastkernels_gym.engine.build import build_model
-
-    operator = find_operator(model.l4)
-    l4 = getattr(importlib.import_module(operator.module), operator.class_name)
-    shallow = build_model(model.config, l4, device=torch.device("meta"), dtype=model.dtype, num_layers=1)
+    shallow = build_unbound(model, torch.device("meta"), 1)
     layer = sum(p.numel() for name, p in shallow.named_parameters() if ".layers." in f".{name}")
     return sum(p.numel() for p in shallow.parameters()) - layer, layer

@@ -32,8 +32,7 @@ class Subject:
     def __init__(self, model: Model, device: torch.device, num_layers: int, generator: torch.Generator) -> None:
         self.model, self.device, self.num_layers = model, device, num_layers
         self.operator = find_operator(model.l4)
-        l4 = getattr(importlib.import_module(self.operator.module), self.operator.class_name)
-        self.module: nn.Module = build_model(model.config, l4, device=device, dtype=model.dtype, num_layers=num_layers)
+        self.module = build_unbound(model, device, num_layers)
         self.weights = Region("weights", device)
         self.refs: dict[str, TensorRef] = {}
         placed: dict[int, TensorRef] = {}
@@ -74,6 +73,13 @@ class Subject:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def build_unbound(model: Model, device: torch.device, num_layers: int) -> nn.Module:
+    """The model at a depth, its parameters on meta."""
+    operator = find_operator(model.l4)
+    l4 = getattr(importlib.import_module(operator.module), operator.class_name)
+    return build_model(model.config, l4, device=device, dtype=model.dtype, num_layers=num_layers)
 
 
 class _Widened:

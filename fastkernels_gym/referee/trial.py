@@ -132,6 +132,9 @@ class Trial:
     def _close(self) -> None:
         if self._contender is not None:
             self._contender.close()
+        # A candidate that failed may have written them all the same; the next one must not feel it.
+        if not self.session.weights.intact():
+            self.session.weights.reveal()
         for program in self._programs:
             self.session.baseline.drop(program)
         self._programs.clear()
@@ -176,14 +179,15 @@ class Trial:
         most = 2 if hidden else _MOST_CALLS[scene.subject.device.type]
         wanted = Counter(self.session.rng.sample(paths, min(len(paths), most)))
         shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
-        calls: list[Call] = []
-        while len(calls) < most:
-            found = [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
-            calls += found
-            # Pages take one call a layer.
-            if not found or scene.subject.writes_kv(case.paths[0]):
-                break
+
+        def record() -> list[Call]:
+            return [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
+
+        calls = record()
+        if calls and not scene.subject.writes_kv(case.paths[0]):  # pages take one call a layer
             most = min(most, max(2, _POOL_BYTES // _call_bytes(calls[0], scene)))
+            while len(calls) < most:
+                calls += record()
         return self._new_program(scene, calls[:most], needs_context=operator.level >= 2)
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
@@ -193,7 +197,7 @@ class Trial:
     def _judge_program(self, program: Program, name: str) -> dict[int, Expected]:
         """Real data, twice: right both times, or `nondeterministic`."""
         count = len(program.calls)
-        self.contender.prepare(program, sorted({1, count}))
+        self.contender.prepare(program)
         judged = self.session.rng.sample(range(count), min(count, _JUDGED))
         expected = {index: expect(program, program.calls[index]) for index in judged}
         self._judge_window(program, expected, name)
@@ -243,7 +247,6 @@ class Trial:
             if not self.contender.kv_intact(scene):
                 raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
         if not self.session.weights.intact():
-            self.session.weights.reveal()
             raise CandidateFault(Verdict.PROTOCOL_TAMPER, "weights were overwritten")
 
     # Timing
@@ -280,7 +283,7 @@ class Trial:
     def _duel(self, one: Measured, seconds: float, half_width: float, *, fresh_tokens: bool) -> CallTime:
         """Times one program; every long burst's outputs are judged as well."""
         program, baseline = one.program, self.session.baseline
-        baseline.prepare(program, sorted({1, len(program.calls)}))
+        baseline.prepare(program)
         self._programs.append(program)
         self.contender.set_pages(program)
         duel = Duel(
