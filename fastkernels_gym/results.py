@@ -63,6 +63,11 @@ class Estimate:
         if not low <= high:
             raise ValueError(f"an interval runs upward: [{low}, {high}]")
 
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width, over the speedup."""
+        return (self.ci95[1] - self.ci95[0]) / 2 / self.speedup
+
 
 @dataclass(frozen=True, slots=True)
 class CaseTiming:

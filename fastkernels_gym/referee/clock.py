@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastkernels_gym.results import Estimate
 
 _MIN_BLOCKS = 6
+_LATE_BLOCKS = 3
 _RESAMPLES = 400
 
 Burst = Callable[[int], float]
@@ -60,48 +61,99 @@ class Duel:
         baseline: runs a burst in the baseline's player.
         candidate: runs a burst in the candidate's player.
         calls: calls of the long burst; a program of one call is timed by its windows alone.
+        weight: how often the workload makes the call.
+        prepare: called before each pair; both players of a pair are given the same inputs.
+        check: called after each pair; judges what the long bursts gave.
     """
 
-    def __init__(self, baseline: Burst, candidate: Burst, calls: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        baseline: Burst,
+        candidate: Burst,
+        calls: int,
+        rng: random.Random,
+        *,
+        weight: float = 1.0,
+        prepare: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._players = (baseline, candidate)
-        self._rng = rng
+        self._rng, self._prepare, self._check = rng, prepare, check
+        self._spent_s = 0.0
+        self.weight = weight
         self.samples = Samples(calls)
 
-    def block(self, prepare: Callable[[], None], check: Callable[[], None]) -> None:
-        """One ABBA block in random order: every player's short and long burst, twice.
-
-        Args:
-            prepare: called before each pair; both players of a pair are given the same inputs.
-            check: called after each pair; judges what the long bursts gave.
-        """
+    def block(self) -> None:
+        """One ABBA block in random order: every player's short and long burst, twice."""
+        begin = time.monotonic()
         first = self._rng.randrange(2)
         short: tuple[list[float], list[float]] = ([], [])
         long: tuple[list[float], list[float]] = ([], [])
         for pair in ((first, 1 - first), (1 - first, first)):
-            prepare()
+            self._prepare()
             for player in pair:
                 if self.samples.calls > 1:
                     # The first window after the other player's is slow, whatever runs in it: it is not counted.
                     self._players[player](1)
                     short[player].append(self._players[player](1))
                 long[player].append(self._players[player](self.samples.calls))
-            check()
+            self._check()
         self.samples.long.append((_mean(long[0]), _mean(long[1])))
         if self.samples.calls > 1:
             self.samples.short.append((_mean(short[0]), _mean(short[1])))
+        self._spent_s += time.monotonic() - begin
 
-    def run(self, seconds: float, half_width: float, *, prepare: Callable[[], None], check: Callable[[], None]) -> None:
-        """Measures until the speedup's 95 % CI is this narrow, relatively, or the time is up."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.block(prepare, check)
-            late = time.monotonic() > deadline
-            if self.samples.blocks >= _MIN_BLOCKS and (
-                late or relative_half_width(call_time(self.samples)) <= half_width
-            ):
-                return
-            if late and self.samples.blocks >= 3:
-                return
+    @property
+    def variance(self) -> float:
+        """Of the weighted saving, as known so far; seconds squared."""
+        return self._spread**2 / self.samples.blocks
+
+    @property
+    def gain(self) -> float:
+        """By how much one more second of measuring would lessen the variance."""
+        blocks = self.samples.blocks
+        return self._spread**2 / (blocks + 1) / self._spent_s
+
+    @property
+    def _spread(self) -> float:
+        """Standard deviation of one block's weighted saving, from its quartiles: outliers do not count."""
+        long = np.asarray(self.samples.long)
+        saved = long[:, 0] - long[:, 1]
+        if self.samples.calls > 1:
+            short = np.asarray(self.samples.short)
+            saved = (saved - short[:, 0] + short[:, 1]) / (self.samples.calls - 1)
+        low, high = np.percentile(saved, [25, 75])
+        return self.weight * float(high - low) / 1.349
+
+
+def measure(duels: Sequence[Duel], seconds: float, half_width: float) -> list[CallTime]:
+    """Measures until the 95 % CI of all duels' common speedup is this narrow, relatively, or the time is up.
+
+    Time goes where it narrows the interval most: to the calls that the workload makes often and that are noisy.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        late = time.monotonic() > deadline
+        fewest = min(duels, key=lambda duel: duel.samples.blocks)
+        if fewest.samples.blocks < (_LATE_BLOCKS if late else _MIN_BLOCKS):
+            fewest.block()
+            continue
+        if late or _rough_half_width(duels) <= half_width:
+            times = [call_time(duel.samples) for duel in duels]
+            if late or speedup(times, [duel.weight for duel in duels]).half_width <= half_width:
+                return times
+        max(duels, key=lambda duel: duel.gain).block()
+
+
+def _rough_half_width(duels: Sequence[Duel]) -> float:
+    """The interval's half-width by the normal approximation: cheap enough to ask after every block."""
+    total = 0.0
+    for duel in duels:
+        seconds = float(np.median(np.asarray(duel.samples.long)[:, 1]))
+        if duel.samples.calls > 1:
+            seconds -= float(np.median(np.asarray(duel.samples.short)[:, 1]))
+        total += duel.weight * max(seconds, 1e-9) / max(1, duel.samples.calls - 1)
+    return 1.96 * math.sqrt(sum(duel.variance for duel in duels)) / total
 
 
 def call_time(samples: Samples) -> CallTime:
@@ -135,12 +187,6 @@ def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
     low, high = np.quantile(ratios[1:], [0.025, 0.975])
     value = float(ratios[0])
     return Estimate(value, (min(float(low), value), max(float(high), value)))
-
-
-def relative_half_width(times: CallTime) -> float:
-    """Half the width of the speedup's 95 % CI, over the speedup."""
-    estimate = speedup([times], [1.0])
-    return (estimate.ci95[1] - estimate.ci95[0]) / 2 / estimate.speedup
 
 
 def _paired(logs: NDArray[np.float64], picks: NDArray[np.int64]) -> NDArray[np.float64]:

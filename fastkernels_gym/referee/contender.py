@@ -23,6 +23,7 @@ from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 _MAX_SEGMENTS = 4096
+_SPIN_S = 0.2  # on a GPU's host, where each process has a core
 
 
 class Contender:
@@ -128,7 +129,8 @@ class Contender:
         slab.reveal()
         self._cool()
         _synchronize(device)
-        answer = self.player.ask(message, timeout=self._deadlines.run_s)
+        spin_s = _SPIN_S if device.type == "cuda" else 0.0
+        answer = self.player.ask(message, timeout=self._deadlines.run_s, spin_s=spin_s)
         self._cool()
         with _tampering():
             self._take(program, answer.get("places"), n)

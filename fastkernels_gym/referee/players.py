@@ -113,13 +113,16 @@ class Player:
         self._watchdog = Watchdog(_pid_of(pidfd), limits, self.kill)
         self._watchdog.start()
 
-    def ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float) -> dict[str, Any]:
+    def ask(
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, spin_s: float = 0.0
+    ) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
         Args:
             message: the command.
             fds: descriptors that go with it.
             timeout: seconds for the whole exchange.
+            spin_s: seconds of the wait that are spent awake.
 
         Raises:
             CandidateFault: what the player pleaded, or what its silence or death means.
@@ -127,6 +130,8 @@ class Player:
         """
         try:
             self._channel.send(message, fds, timeout=timeout)
+            if spin_s:
+                self._channel.spin(spin_s)
             answer, received = self._channel.receive(timeout=timeout)
         except TimeoutError:
             compiling = self._watchdog.names() & _COMPILERS

@@ -78,8 +78,7 @@ class Program:
     def _recorded_rows(self) -> dict[TensorRef, torch.Tensor]:
         """Rows of the pages that calls are handed as arguments: later passes of the scene overwrite them."""
         slots = self.scene.batch.metadata.slot_mapping
-        pages = {ref for pair in self.scene.kv_refs for ref in pair}
-        given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & pages
+        given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & self.scene.pages
         return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
 
     def fill(self, calls: Sequence[Call]) -> None:
@@ -119,7 +118,8 @@ class Program:
                 }
                 for call, places, slots in zip(self.calls, self._places, self.slots, strict=True)
             ],
-            "graph": self.scene.graph,
+            # An operator's own launches hide behind the device's work in a pass: what it costs there is a graph's time.
+            "graph": self.scene.graph or bool(self.calls[0].path),
             "lengths": self.lengths,
         }
 

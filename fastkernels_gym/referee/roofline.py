@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastkernels_gym.referee.program import Program, run_baseline
-from fastkernels_gym.referee.scene import Given, Shared
+from fastkernels_gym.referee.program import run_baseline
+from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 
 _REPEATS = 5
@@ -41,43 +41,46 @@ class Ceilings:
         return cls(2 * source.numel() / copying, 2 * side**3 / multiplying)
 
 
-def least_seconds(program: Program, ceilings: Ceilings) -> float:
-    """The bound for one call of a program, from its first call."""
-    flops = _dense_flops(program)
-    return max(_bytes(program, looks_up=not flops) / ceilings.bytes_per_s, flops / ceilings.flops_per_s)
+def least_seconds(scene: Scene, call: Call, ceilings: Ceilings) -> float:
+    """The bound for one call of a submodule."""
+    flops = _dense_flops(scene, call)
+    moved = own_bytes(scene, call) + _page_bytes(scene, call)
+    if flops:
+        moved += _weight_bytes(scene, call)
+    # Else no weight but a table that is multiplied with nothing: the rows that are read are as large as the outputs.
+    return max(moved / ceilings.bytes_per_s, flops / ceilings.flops_per_s)
 
 
-def _bytes(program: Program, *, looks_up: bool) -> int:
-    scene, call = program.scene, program.calls[0]
-    module = scene.subject.module.get_submodule(call.path)
-    moved = [a.tensor for a in call.arguments if isinstance(a, Given)]
-    moved += [t for t in program.layout if t is not None]
-    total = sum(t.numel() * t.dtype.itemsize for t in moved) + _page_bytes(program)
-    if looks_up:
-        # A table that is multiplied with nothing: the rows that are read are as large as the outputs.
-        return total
-    pages = {ref for pair in scene.kv_refs for ref in pair}
-    handed = {a.ref for a in call.arguments if isinstance(a, Shared)} - pages
-    total += sum(p.numel() * p.dtype.itemsize for p in module.parameters())
-    return total + sum(scene.subject.weights.tensor(ref).nbytes for ref in handed)
+def own_bytes(scene: Scene, call: Call) -> int:
+    """Bytes of a call's own inputs and outputs: neither weights nor pages."""
+    given = [a.tensor for a in call.arguments if isinstance(a, Given)]
+    outputs = [t for t in run_baseline(scene, call) if t is not None]
+    return sum(t.numel() * t.dtype.itemsize for t in (*given, *outputs))
 
 
-def _page_bytes(program: Program) -> int:
+def _weight_bytes(scene: Scene, call: Call) -> int:
+    handed = {a.ref for a in call.arguments if isinstance(a, Shared)} - scene.pages
+    parameters = scene.subject.module.get_submodule(call.path).parameters()
+    own = sum(p.numel() * p.dtype.itemsize for p in parameters)
+    return own + sum(scene.subject.weights.tensor(ref).nbytes for ref in handed)
+
+
+def _page_bytes(scene: Scene, call: Call) -> int:
     """Keys and values that one call touches: all of its sequences' when it decodes, the new ones when it stores."""
-    scene = program.scene
     keys = scene.kv_caches[0][0]
     token = 2 * keys[0, 0].numel() * keys.dtype.itemsize
-    reads = scene.graph and (program.writes_kv or bool(program.rows))
-    stores_alone = program.writes_kv and not program.needs_context
-    if reads and not stores_alone:
+    writes = scene.subject.writes_kv(call.path)
+    handed = any(isinstance(a, Shared) and a.ref in scene.pages for a in call.arguments)
+    stores_alone = writes and handed
+    if scene.graph and (writes or handed) and not stores_alone:
         return token * int(scene.batch.metadata.seq_lens.sum())
-    return token * scene.batch.metadata.slot_mapping.numel() if program.writes_kv else 0
+    return token * scene.batch.metadata.slot_mapping.numel() if writes else 0
 
 
-def _dense_flops(program: Program) -> int:
+def _dense_flops(scene: Scene, call: Call) -> int:
     counter = FlopCounterMode(display=False)
     with counter, reference_mode():
-        run_baseline(program.scene, program.calls[0])
+        run_baseline(scene, call)
     counts = counter.get_flop_counts().get("Global", {})
     return sum(n for operation, n in counts.items() if str(operation) in _DENSE)
 

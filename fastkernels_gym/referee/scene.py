@@ -6,6 +6,7 @@ keeps the operator's arguments. KV pages are filled by a private prefill under a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +93,11 @@ class Scene:
         self.graph = max(query_lens) == 1
 
     @property
+    def pages(self) -> set[TensorRef]:
+        """Every layer's keys and values."""
+        return {ref for pair in self.kv_refs for ref in pair}
+
+    @property
     def context(self) -> ForwardContext:
         return ForwardContext(self.batch.metadata, self.kv_caches)
 
@@ -104,7 +110,7 @@ class Scene:
         return Call("", (Given(self.batch.input_ids.clone()), Given(self.batch.positions.clone())))
 
     def record(self, wanted: Mapping[str, int]) -> list[Call]:
-        """Runs a pass on fresh tokens and keeps what submodules were called with.
+        """Runs a pass on fresh tokens and keeps what submodules were called with; it ends with the last of them.
 
         Args:
             wanted: how many calls to keep of each path.
@@ -119,6 +125,8 @@ class Scene:
                 if left[path] > 0:
                     left[path] -= 1
                     calls.append(Call(path, tuple(map(self._argument, _positional(module, args, kwargs)))))
+                    if not any(left.values()):
+                        raise _AllKept
 
             return hook
 
@@ -127,7 +135,8 @@ class Scene:
             hooks.append(module.register_forward_pre_hook(keep(path), with_kwargs=True))
         try:
             self.draw_tokens(self.batch.input_ids)
-            forward_step(self.subject.module, self.batch, self.kv_caches)
+            with contextlib.suppress(_AllKept):
+                forward_step(self.subject.module, self.batch, self.kv_caches)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -154,6 +163,10 @@ class Scene:
                 chunk.append(rows.pop(0))
             lengths = [context_lens[r] for r in chunk]
             forward_step(self.subject.module, self._batch(lengths, [0] * len(chunk), table[chunk]), self.kv_caches)
+
+
+class _AllKept(Exception):
+    """Ends a pass that has shown what it was run for."""
 
 
 def same_layout(tensor: torch.Tensor) -> torch.Tensor:

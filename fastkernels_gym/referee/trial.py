@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +15,22 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
-from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
+from fastkernels_gym.referee.clock import CallTime, Duel, measure, speedup
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Expected, Program, expect, judge, run_baseline
-from fastkernels_gym.referee.roofline import least_seconds
+from fastkernels_gym.referee.program import Expected, Program, expect, judge
+from fastkernels_gym.referee.roofline import least_seconds, own_bytes
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
-_MOST_CALLS = {"cpu": 16, "cuda": 64}  # of a program
-_POOL_BYTES = 1 << 29  # inputs and outputs of a program's calls: far over any cache, and many programs fit a device
+_UNSEEN_CALLS = 2  # at lengths that are not in the observation
+_BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
+_LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
+_FEWEST_CALLS = 4  # of a program
+_MOST_CALLS = {"cpu": 16, "cuda": 256}
+_POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -144,17 +149,19 @@ class Trial:
     def _examine_operator(self, operator: OperatorInfo, *, thorough: bool) -> list[Measured]:
         measured = []
         for case in self.task.cases_of(operator.id):
-            scene = self.session.scenes[case.phase]
-            program = self._program(operator, case, scene)
+            scene, hidden = self.session.scenes[case.phase], self.session.hidden[case.phase]
+            (first,) = self._record(case, scene, 1)
+            least_s = least_seconds(scene, first, self.session.ceilings)
+            calls = self._record(case, scene, _burst_length(scene, first, least_s))
+            program = self._new_program(scene, calls, needs_context=operator.level >= 2)
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                hidden = self.session.hidden[case.phase]
-                unseen = self._program(operator, case, hidden)
+                calls = self._record(case, hidden, _UNSEEN_CALLS)
+                unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
             shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
-            least_s = least_seconds(program, self.session.ceilings)
             measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, least_s))
         return measured
 
@@ -173,10 +180,10 @@ class Trial:
             measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
         return measured
 
-    def _program(self, operator: OperatorInfo, case: Case, scene: Scene) -> Program:
+    def _record(self, case: Case, scene: Scene, most: int) -> list[Call]:
+        """Calls of a case in a scene: as many as asked, but no KV page is written by two of them."""
         hidden = scene is not self.session.scenes[case.phase]
         paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
-        most = 2 if hidden else _MOST_CALLS[scene.subject.device.type]
         wanted = Counter(self.session.rng.sample(paths, min(len(paths), most)))
         shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
 
@@ -184,11 +191,9 @@ class Trial:
             return [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
 
         calls = record()
-        if calls and not scene.subject.writes_kv(case.paths[0]):  # pages take one call a layer
-            most = min(most, max(2, _POOL_BYTES // _call_bytes(calls[0], scene)))
-            while len(calls) < most:
-                calls += record()
-        return self._new_program(scene, calls[:most], needs_context=operator.level >= 2)
+        while calls and len(calls) < most and not scene.subject.writes_kv(case.paths[0]):
+            calls += record()
+        return calls[:most]
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
         self._serial += 1
@@ -260,16 +265,13 @@ class Trial:
     ) -> Timings:
         groups = [("op" if index == 0 else "ladder", measured) for index, (_, measured) in enumerate(ladder)]
         groups += [("e2e", whole)] if whole else []
-        weight = {kind: _SHARES[kind] / sum(len(m) for k, m in groups if k == kind) for kind, _ in groups}
-        left, deadline = sum(weight[kind] * len(m) for kind, m in groups), time.monotonic() + budget_s
+        share = {kind: _SHARES[kind] / sum(k == kind for k, _ in groups) for kind, _ in groups}
+        left, deadline = sum(share[kind] for kind, _ in groups), time.monotonic() + budget_s
         timings, times = Timings(), []
         for kind, measured in groups:
-            found = []
-            for one in measured:
-                seconds = max(0.0, deadline - time.monotonic()) * weight[kind] / max(left, 1e-9)
-                found.append(self._duel(one, seconds, precision.stop, fresh_tokens=kind == "e2e"))
-                left -= weight[kind]
-            times.append(found)
+            seconds = max(0.0, deadline - time.monotonic()) * share[kind] / left
+            times.append(self._measure(measured, seconds, precision.stop, fresh_tokens=kind == "e2e"))
+            left -= share[kind]
         rungs = []
         for (operator, measured), found in zip(ladder, times, strict=False):
             rungs.append(_rung(operator, measured, found))
@@ -277,21 +279,26 @@ class Trial:
         if whole:
             timings.e2e = self._end_to_end(whole, times[-1])
         estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
-        timings.stable = all((e.ci95[1] - e.ci95[0]) / 2 <= precision.stable * e.speedup for e in estimates)
+        timings.stable = all(e.half_width <= precision.stable for e in estimates)
         return timings
 
-    def _duel(self, one: Measured, seconds: float, half_width: float, *, fresh_tokens: bool) -> CallTime:
-        """Times one program; every long burst's outputs are judged as well."""
+    def _measure(
+        self, measured: Sequence[Measured], seconds: float, half_width: float, *, fresh_tokens: bool
+    ) -> list[CallTime]:
+        """Times the cases of an operator, or the phases of the model, together."""
+        times = measure([self._duel(one, fresh_tokens=fresh_tokens) for one in measured], seconds, half_width)
+        for one in measured:
+            self._programs.remove(one.program)
+            for player in (self.session.baseline, self.contender):
+                player.drop(one.program)
+        return times
+
+    def _duel(self, one: Measured, *, fresh_tokens: bool) -> Duel:
+        """Makes a program ready to be timed; every long burst's outputs are judged as well."""
         program, baseline = one.program, self.session.baseline
         baseline.prepare(program)
         self._programs.append(program)
         self.contender.set_pages(program)
-        duel = Duel(
-            lambda n: baseline.run(program, n),
-            lambda n: self.contender.run(program, n),
-            len(program.calls),
-            self.session.rng,
-        )
         noise = _noise(one.expected[0]) if fresh_tokens else 0.0
 
         def prepare() -> None:
@@ -308,11 +315,15 @@ class Trial:
                 index = self.session.rng.choice(list(one.expected))
                 judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
-        duel.run(seconds, half_width, prepare=prepare, check=check)
-        self._programs.remove(program)
-        for player in (baseline, self.contender):
-            player.drop(program)
-        return call_time(duel.samples)
+        return Duel(
+            lambda n: baseline.run(program, n),
+            lambda n: self.contender.run(program, n),
+            len(program.calls),
+            self.session.rng,
+            weight=one.calls,
+            prepare=prepare,
+            check=check,
+        )
 
     def _compare(self, program: Program, noise: float) -> None:
         (ours,), (theirs,) = self.contender.outputs(program, 0), self.session.baseline.outputs(program, 0)
@@ -370,11 +381,12 @@ def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
     return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))
 
 
-def _call_bytes(call: Call, scene: Scene) -> int:
-    """Bytes of a call's own inputs and outputs."""
-    given = [a.tensor for a in call.arguments if isinstance(a, Given)]
-    outputs = [t for t in run_baseline(scene, call) if t is not None]
-    return max(1, sum(t.numel() * t.dtype.itemsize for t in (*given, *outputs)))
+def _burst_length(scene: Scene, call: Call, least_s: float) -> int:
+    """Calls enough for a burst of some length, but no more than memory holds."""
+    device = scene.subject.device.type
+    enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
+    room = max(_FEWEST_CALLS, _POOL_BYTES[device] // max(1, own_bytes(scene, call)))
+    return min(enough, room, _MOST_CALLS[device])
 
 
 def _heavy_tails(t: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ def player(rng: random.Random, call_s: float, *, fixed: Callable[[int], float] =
 def measure(baseline, candidate, calls: int = 32, blocks: int = 60) -> CallTime:
     duel = Duel(baseline, candidate, calls, random.Random(0))
     for _ in range(blocks):
-        duel.block(lambda: None, lambda: None)
+        duel.block()
     return call_time(duel.samples)
 
 
