@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MAX_FRAME = 1 << 20
+MAX_FRAME = 1 << 21
 MAX_DETAIL = 4000
 _LENGTH = struct.Struct("<I")
 _MAX_FDS = 16

@@ -41,7 +41,7 @@ class Contender:
         self._slabs: dict[str, Slab] = {}
         self._segments: dict[str, DeviceSlab] = {}
         self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
-        self._graphs: dict[str, dict[int, list[torch.Tensor]]] = {}
+        self._graphs: dict[str, dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]]] = {}
         self._weights = weights
 
     def load(self, candidate: Candidate | None, operator: OperatorInfo | None, replaces: Sequence[str]) -> None:
@@ -92,13 +92,16 @@ class Contender:
         answer = self.player.ask(program.message(), timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
         self._takes[program.name] = [
-            [None if t is None else torch.empty_like(t) for t in program.layout] for _ in program.calls
+            [None if t is None else _empty_like(t) for t in program.layout] for _ in program.calls
         ]
         with _tampering():
             places = answer.get("places")
             if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
                 raise ProtocolError("graphs are not named")
-            self._graphs[program.name] = {int(n): self._sources(program, where) for n, where in places.items()}
+            takes = self._wanted(program)
+            self._graphs[program.name] = {
+                int(n): _flattened(takes, self._sources(program, where)) for n, where in places.items()
+            }
 
     def set_pages(self, program: Program) -> None:
         """The KV rows of the pass's own tokens: NaN where the program is to write them, else as they were recorded."""
@@ -189,17 +192,21 @@ class Contender:
 
     def _take(self, program: Program, places: Any, n: int) -> None:
         """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
-        takes = [out for outputs in self._takes[program.name] for out in outputs if out is not None and out.numel()]
+        takes = self._wanted(program)
         if self._subject.device.type == "cpu":
             slab = self._slabs[program.region.name]
             slots = (ref for call in program.slots for ref in call if ref is not None and ref.span > 0)
             sources = [slab.tensor(ref) for ref in slots]
         elif n in self._graphs[program.name]:
-            sources = self._graphs[program.name][n]
+            takes, sources = self._graphs[program.name][n]
         else:
             sources = self._sources(program, places)
         if takes:
             torch._foreach_copy_(takes, sources)
+
+    def _wanted(self, program: Program) -> list[torch.Tensor]:
+        """Where the outputs of a program's calls are taken to."""
+        return [out for outputs in self._takes[program.name] for out in outputs if out is not None and out.numel()]
 
     def _sources(self, program: Program, places: Any) -> list[torch.Tensor]:
         """The tensors that a player names, one for each output of each call."""
@@ -248,6 +255,27 @@ class Contender:
             if expected.get(name) != actual.get(name):
                 found, wanted = actual.get(name, "missing"), expected.get(name, "none of that name")
                 raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
+
+
+def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
+    """An empty tensor of the same strides, gaps included."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def _flattened(
+    takes: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Both as plain memory where they are laid out alike: hundreds of strided copies would be a kernel each."""
+    pairs = [
+        (_flat(take), _flat(source)) if take.stride() == source.stride() else (take, source)
+        for take, source in zip(takes, sources, strict=True)
+    ]
+    return [take for take, _ in pairs], [source for _, source in pairs]
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.as_strided((span,), (1,))
 
 
 @contextmanager

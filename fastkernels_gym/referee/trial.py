@@ -29,7 +29,8 @@ _UNSEEN_CALLS = 2  # at lengths that are not in the observation
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
-_MOST_CALLS = {"cpu": 16, "cuda": 256}
+_MOST_CALLS = {"cpu": 16, "cuda": 512}
+_MOST_PASSES = 128  # of the model, to record them
 _POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
@@ -184,7 +185,9 @@ class Trial:
         """Calls of a case in a scene: as many as asked, but no KV page is written by two of them."""
         hidden = scene is not self.session.scenes[case.phase]
         paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
-        wanted = Counter(self.session.rng.sample(paths, min(len(paths), most)))
+        each = max(1, case.count // len(case.paths))  # a shared module is called by every layer
+        wanted = dict.fromkeys(self.session.rng.sample(paths, min(len(paths), most)), each)
+        most = min(most, _MOST_PASSES * each * len(wanted))
         shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
 
         def record() -> list[Call]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkernels_gym.player.memory import HostSlab, view
-from fastkernels_gym.player.protocol import Channel, PeerClosed, ProtocolError, TensorRef
+from fastkernels_gym.player.protocol import MAX_FRAME, Channel, PeerClosed, ProtocolError, TensorRef
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -43,7 +43,7 @@ def test_noise_is_no_message(data: bytes) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.integers(min_value=(1 << 20) + 1, max_value=(1 << 32) - 1))
+@given(st.integers(min_value=MAX_FRAME + 1, max_value=(1 << 32) - 1))
 def test_a_length_over_the_limit_is_refused_before_anything_is_read(length: int) -> None:
     with pytest.raises(ProtocolError):
         receive(struct.pack("<I", length))
