@@ -20,6 +20,8 @@ from fastkernels_gym.results import Estimate
 
 _MIN_BLOCKS = 6
 _LATE_BLOCKS = 3
+# By how much the fixed costs of two honest players' windows differ: 15 to 110 us on an H200 (docs/decisions.md).
+_FIXED_SPREAD_S = 100e-6
 _RESAMPLES = 400
 
 Burst = Callable[[int], float]
@@ -169,8 +171,9 @@ def call_time(samples: Samples) -> CallTime:
     slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
     saving = slope[:, 0] - slope[:, 1]
     whole = (direct[:, 0] - direct[:, 1]) / samples.calls
-    # The lesser saving counts; the noise of the whole bursts is granted, lest it bias an honest kernel downward.
-    margin = 1.96 * float(np.std(whole[1:]))
+    # The lesser saving counts; what noise and the players' own fixed costs make of the whole bursts is granted, lest it
+    # bias an honest kernel downward.
+    margin = 1.96 * float(np.std(whole[1:])) + _FIXED_SPREAD_S / samples.calls
     paid = np.minimum(saving, whole + margin)
     return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
 
