@@ -19,6 +19,8 @@ from fastkernels_gym.tasks.baseline.forward_context import (
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
+from fastkernels_gym.tasks.baseline.L1.gelu_and_mul import GeluAndMul
+from fastkernels_gym.tasks.baseline.L1.gemma_rms_norm import GemmaRMSNorm
 from fastkernels_gym.tasks.baseline.L1.linear import Linear
 from fastkernels_gym.tasks.baseline.L1.rms_norm import RMSNorm
 from fastkernels_gym.tasks.baseline.L1.rotary_emb import get_rope
@@ -43,11 +45,12 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 def test_shapes_on_meta():
     x, ints = meta(6, 32), torch.tensor([0, 2, 6], dtype=torch.int32)
-    norm = RMSNorm(32, dtype=torch.bfloat16).to("meta")
+    norm, gemma_norm = RMSNorm(32, dtype=torch.bfloat16).to("meta"), GemmaRMSNorm(32).to("meta", torch.bfloat16)
     cache, slots = meta(4, 16, 2, 8), torch.arange(6)
     assert norm(x).shape == (6, 32)
     assert [t.shape for t in norm(x, x)] == [(6, 32), (6, 32)]
-    assert SiluAndMul()(x).shape == (6, 16)
+    assert [t.shape for t in gemma_norm(x, x)] == [(6, 32), (6, 32)] and gemma_norm(x).dtype == torch.bfloat16
+    assert SiluAndMul()(x).shape == GeluAndMul()(x).shape == (6, 16)
     assert Linear()(x, meta(5, 32), meta(5)).shape == (6, 5)
     assert Embedding()(meta(6, dtype=torch.int64), meta(9, 7)).shape == (6, 7)
     turned = get_rope(8, 64, dtype=torch.bfloat16).to("meta")(meta(6, dtype=torch.int64), x, meta(6, 16))

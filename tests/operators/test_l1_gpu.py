@@ -10,6 +10,8 @@ from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
+from fastkernels_gym.tasks.baseline.L1.gelu_and_mul import GeluAndMul
+from fastkernels_gym.tasks.baseline.L1.gemma_rms_norm import GemmaRMSNorm
 from fastkernels_gym.tasks.baseline.L1.linear import Linear
 from fastkernels_gym.tasks.baseline.L1.rms_norm import RMSNorm
 from fastkernels_gym.tasks.baseline.L1.rotary_emb import get_rope
@@ -42,8 +44,9 @@ def randn(*shape: int, dtype: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", [(1, 4096), (33, 4096), (7, 33), (5, 8, 128), (3, 28672), (2, 57344), (0, 64)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rms_norm(shape, dtype):
-    norm = RMSNorm(shape[-1], dtype=dtype).cuda()
+@pytest.mark.parametrize("kind", [RMSNorm, GemmaRMSNorm])
+def test_rms_norm(shape, dtype, kind):
+    norm = kind(shape[-1]).to("cuda", dtype)
     norm.weight.data += randn(shape[-1], dtype=dtype) / 10
     if math.prod(shape):
         check(norm, randn(*shape, dtype=dtype))
@@ -56,9 +59,10 @@ def test_rms_norm(shape, dtype):
 
 @pytest.mark.parametrize("shape", [(1, 28672), (33, 28672), (7, 66), (3, 57344 * 2)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_silu_and_mul(shape, dtype):
-    check(SiluAndMul(), randn(*shape, dtype=dtype))
-    check(SiluAndMul(), randn(shape[0], shape[1] + 32, dtype=dtype)[:, 16 : shape[1] + 16])
+@pytest.mark.parametrize("gate", [SiluAndMul(), GeluAndMul(), GeluAndMul("tanh")])
+def test_gates(shape, dtype, gate):
+    check(gate, randn(*shape, dtype=dtype))
+    check(gate, randn(shape[0], shape[1] + 32, dtype=dtype)[:, 16 : shape[1] + 16])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..operator import Operator
 @triton.jit
 def _rms_norm_kernel(
     x_ptr, residual_ptr, weight_ptr, out_ptr, rows, inner, outer_stride, inner_stride, size, eps,
-    HAS_RESIDUAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, UNIT_OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
@@ -26,12 +26,19 @@ def _rms_norm_kernel(
         tl.store(residual_ptr + at, x.to(residual_ptr.dtype.element_ty), mask=mask)
     scale = tl.rsqrt(tl.sum(x * x, axis=1) / size + eps)
     weight = tl.load(weight_ptr + columns, mask=columns < size, other=0.0)
-    normed = (x * scale[:, None]).to(weight_ptr.dtype.element_ty)
-    tl.store(out_ptr + at, (normed * weight[None]).to(out_ptr.dtype.element_ty), mask=mask)
+    if UNIT_OFFSET:
+        out = x * scale[:, None] * (1.0 + weight.to(tl.float32))[None]
+    else:
+        out = (x * scale[:, None]).to(weight_ptr.dtype.element_ty) * weight[None]
+    tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    residual: torch.Tensor | None = None,
+    unit_offset: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A program holds a whole row in registers, or several short ones; moves (2 + 2 with a residual) * x elements.
 
@@ -40,6 +47,7 @@ def rms_norm(
         weight: (size,).
         eps: added to the mean square.
         residual: like `x`; overwritten by x + residual where it is contiguous.
+        unit_offset: scales by 1 + weight, and rounds once, after the weight.
 
     Returns:
         The normalised rows and x + residual, both contiguous and shaped like `x`.
@@ -54,7 +62,7 @@ def rms_norm(
     if rows:
         _rms_norm_kernel[(triton.cdiv(rows, by_program),)](
             x, residual, weight, out, rows, x.shape[1], x.stride(0), x.stride(1), size, eps,
-            residual is not None, by_program, block, num_warps=max(1, min(16, by_program * block // 512)),
+            residual is not None, unit_offset, by_program, block, num_warps=max(1, min(16, by_program * block // 512)),
         )  # fmt: skip
     return out, residual
 
