@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from transformers import AutoConfig, PretrainedConfig
+from transformers import logging as transformers_logging
 
 from fastkernels_gym.catalog.operators import model_operators
 from fastkernels_gym.errors import UnknownModel, UnsupportedModel
@@ -119,11 +120,15 @@ def _parse(name: str, text: bytes) -> PretrainedConfig:
         raise UnknownModel(f"{name}: its config is not JSON: {_clip(str(error))}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise UnknownModel(f"{name}: its config is not a JSON object with a model_type")
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it has advice for the authors of published configs
     try:
         config = AutoConfig.for_model(**values)
     except Exception as error:  # transformers raises whatever type a nonsense value happens to hit first
         detail = _clip(" ".join(str(error).split()))
         raise UnknownModel(f"{name}: transformers cannot read its config: {type(error).__name__}: {detail}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     if not isinstance(config, PretrainedConfig):
         raise UnknownModel(f"{name}: transformers reads no model config from it")
     return config

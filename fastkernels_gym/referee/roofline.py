@@ -1,8 +1,9 @@
 """The least time that a device needs for a call: the bytes it must move, the products it must compute.
 
 The ceilings are measured on the device, once a session. What a call must move is each input read once and each output
-written once; of pages, the tokens that the sequences hold; of an embedding's table, the rows that are looked up.
-Products are the reference's dense matrix products; attention's are left out, which makes the bound a generous one.
+written once; of pages, the tokens that the sequences hold and a window shows; of an embedding's table, the rows that
+are looked up. Products are the reference's dense matrix products; attention's are left out, which makes the bound a
+generous one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastkernels_gym.referee.program import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
+from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 
 _REPEATS = 5
 _DENSE = ("aten.mm", "aten.addmm")
@@ -73,7 +75,10 @@ def _page_bytes(scene: Scene, call: Call) -> int:
     handed = any(isinstance(a, Shared) and a.ref in scene.pages for a in call.arguments)
     stores_alone = writes and handed
     if scene.graph and (writes or handed) and not stores_alone:
-        return token * int(scene.batch.metadata.seq_lens.sum())
+        modules = scene.subject.module.get_submodule(call.path).modules()
+        windows = [m.sliding_window for m in modules if isinstance(m, FlashAttnDecode) and m.sliding_window]
+        seen = scene.batch.metadata.seq_lens
+        return token * int((seen.clamp(max=min(windows)) if windows else seen).sum())
     return token * scene.batch.metadata.slot_mapping.numel() if writes else 0
 
 

@@ -17,7 +17,7 @@ from fastkernels_gym.catalog.trace import Trace, trace
 from fastkernels_gym.catalog.workloads import TINY
 
 Fresh = Callable[..., str]
-MODELS = {"tiny-llama": "L4/llama", "tiny-qwen3": "L4/qwen3"}
+MODELS = {"tiny-llama": "L4/llama", "tiny-qwen3": "L4/qwen3", "tiny-gemma3": "L4/gemma3", "tiny-phi3": "L4/phi3"}
 COUNTER = """
 
 CALLS = []

@@ -75,3 +75,20 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     config = transformers.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True)
     return save(transformers.Qwen3ForCausalLM(config), tmp_path_factory.mktemp("qwen3"), max_shard_size="60KB")
+
+
+@pytest.fixture(scope="session")
+def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Windows of 8 in its first layer, which most sequences outgrow."""
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3TextConfig(
+        **SIZES, head_dim=16, query_pre_attn_scalar=16, sliding_window=8, layer_types=kinds, bos_token_id=None
+    )
+    return save(transformers.Gemma3ForCausalLM(config), tmp_path_factory.mktemp("gemma3"), max_shard_size="60KB")
+
+
+@pytest.fixture(scope="session")
+def phi3(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    config = transformers.Phi3Config(**SIZES, rope_parameters=rope, sliding_window=8, pad_token_id=0, bos_token_id=None)
+    return save(transformers.Phi3ForCausalLM(config), tmp_path_factory.mktemp("phi3"))

@@ -10,12 +10,19 @@ from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefil
 SHAPES = [(4, 4, 64), (8, 2, 16), (6, 2, 96), (5, 1, 20), (16, 1, 8), (1, 1, 128), (2, 1, 256)]
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+# soft cap, window
+OPTIONS = [(None, 3), (None, 1), (None, 1000), (2.0, None), (0.5, 4)]
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, cap: float | None = None
+) -> torch.Tensor:
     """One query (heads, size) over what it sees, (length, kv_heads, size), head by head in float64."""
     out = torch.empty(query.shape, dtype=torch.float64)
     for head in range(query.shape[0]):
         kv_head = head * key.shape[1] // query.shape[0]
         scores = key[:, kv_head].double() @ query[head].double() * scale
+        scores = cap * torch.tanh(scores / cap) if cap else scores
         out[head] = (scores - scores.logsumexp(0)).exp() @ value[:, kv_head].double()
     return out
 
@@ -66,6 +73,53 @@ def test_prefill_of_a_long_sequence_goes_by_chunks():
         torch.testing.assert_close(out[token], wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("cap, window", OPTIONS)
+def test_prefill_with_windows_and_soft_caps(cap, window):
+    lengths = [9, 1, 0, 4]
+    query, key, value = packed(sum(lengths), 4, 2, 16, torch.float64)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    out = FlashAttnPrefill(4, 16, 0.3, 2, cap, window)(query, key, value, bounds, max(lengths))
+    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for token in range(begin, end):
+            seen = slice(max(begin, token + 1 - (window or token + 1)), token + 1)
+            wanted = attend(query[token], key[seen], value[seen], 0.3, cap)
+            torch.testing.assert_close(out[token], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [5, 76, 2000])
+def test_prefill_of_a_long_sequence_slides_over_its_chunks(window):
+    query, key, value = packed(1100, 2, 1, 8, torch.float64)
+    bounds = torch.tensor([0, 1100], dtype=torch.int32)
+    out = FlashAttnPrefill(2, 8, 0.5, 1, None, window)(query, key, value, bounds, 1100)
+    for token in (0, 4, 1023, 1024, 1027, 1099):
+        seen = slice(max(0, token + 1 - window), token + 1)
+        torch.testing.assert_close(
+            out[token], attend(query[token], key[seen], value[seen], 0.5), rtol=1e-12, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("heads, kv_heads, size", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_prefill_kernel(interpreted, heads, kv_heads, size, dtype):
+    lengths = [3, 150, 0, 1]
+    query, key, value = packed(sum(lengths), heads, kv_heads, size, dtype)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    wanted = FlashAttnPrefill(heads, size, 0.3, kv_heads, 2.0)(query, key, value, bounds, max(lengths))
+    out, _ = interpreted("flash_attn_prefill.ragged_prefill", query, key, value, bounds, max(lengths), 0.3, 2.0)
+    assert out.is_contiguous()
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(out, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("cap, window", [*OPTIONS, (None, None), (30.0, 100), (None, 64)])
+def test_prefill_kernel_with_windows_and_soft_caps(interpreted, cap, window):
+    query, key, value = packed(300, 2, 1, 8, torch.float32)
+    bounds = torch.tensor([0, 290, 300], dtype=torch.int32)
+    wanted = FlashAttnPrefill(2, 8, 0.3, 1, cap, window)(query, key, value, bounds, 290)
+    out, _ = interpreted("flash_attn_prefill.ragged_prefill", query, key, value, bounds, 290, 0.3, cap, window)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch, length", [(1, 9), (3, 5), (4, 1)])
 def test_prefill_baseline_of_sequences_of_one_length(batch, length):
     query, key, value = packed(batch * length, 6, 2, 16, torch.bfloat16)
@@ -92,6 +146,29 @@ def test_decode(heads, kv_heads, size, dtype):
     assert out.dtype == dtype and out.is_contiguous()
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8}[dtype]
     torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("cap, window", OPTIONS)
+def test_decode_with_windows_and_soft_caps(cap, window):
+    query, *_ = packed(4, 4, 2, 16, torch.float64)
+    keys, values, table, lengths, sequences = pages([1, 5, 4, 9], 4, 2, 16, torch.float64)
+    if window == 1:
+        table[3, :2] = 10**6  # pages before the window are not read
+    out = FlashAttnDecode(4, 16, 0.3, 2, cap, window)(query, keys, values, table, lengths, 1000)
+    seen = [kv[:, -window:] if window else kv for kv in sequences]
+    wanted = torch.stack([attend(q, *kv, 0.3, cap) for q, kv in zip(query, seen, strict=True)])
+    torch.testing.assert_close(out, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("cap, window", [*OPTIONS, (30.0, 100), (None, 64), (None, 300)])
+def test_decode_kernel_with_windows_and_soft_caps(interpreted, cap, window):
+    query, *_ = packed(5, 4, 2, 8, torch.float32)
+    keys, values, table, lengths, _ = pages([1, 0, 300, 65, 64], 16, 2, 8, torch.float32)
+    wanted = FlashAttnDecode(4, 8, 0.3, 2, cap, window)(query, keys, values, table, lengths, 300)
+    for bound in (300, 10**6):
+        arguments = (query, keys, values, table, lengths, bound, 0.3, cap, window)
+        out, _ = interpreted("flash_attn_decode.paged_decode", *arguments)
+        torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("heads, kv_heads, size", SHAPES)

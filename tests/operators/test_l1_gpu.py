@@ -113,6 +113,17 @@ def test_flash_attn_prefill(lengths, heads, kv_heads, size, dtype):
         check(prefill, *arguments)
 
 
+@pytest.mark.parametrize("lengths", [[700], [90, 90], [5, 0, 330, 1]])
+@pytest.mark.parametrize("cap, window", [(None, 64), (None, 1), (20.0, None), (20.0, 100)])
+@pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 1, 256), (6, 2, 96)])
+def test_flash_attn_prefill_with_windows_and_soft_caps(lengths, cap, window, heads, kv_heads, size):
+    packed = randn(sum(lengths), (heads + 2 * kv_heads) * size, dtype=torch.bfloat16)
+    parts = packed.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
+    bounds = torch.tensor([0, *lengths], device="cuda").cumsum(0).int()
+    prefill = FlashAttnPrefill(heads, size, size**-0.5, kv_heads, cap, window)
+    check(prefill, *(t.unflatten(-1, (-1, size)) for t in parts), bounds, max(lengths))
+
+
 def decode_problem(lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> list:
     """Arguments of the operator, the query a view, pages permuted."""
     width = math.ceil(max(lengths) / 16)
@@ -129,8 +140,17 @@ def test_flash_attn_decode(lengths, heads, kv_heads, size, dtype):
     check(FlashAttnDecode(heads, size, size**-0.5, kv_heads), *decode_problem(lengths, heads, kv_heads, size, dtype))
 
 
-def test_decode_graph_follows_the_lengths():
-    decode = FlashAttnDecode(8, 64, 0.125, 2)
+@pytest.mark.parametrize("cap, window", [(None, 64), (None, 1), (20.0, None), (20.0, 100)])
+@pytest.mark.parametrize("heads, kv_heads, size", [(8, 4, 256), (4, 1, 256), (32, 8, 128)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flash_attn_decode_with_windows_and_soft_caps(cap, window, heads, kv_heads, size, dtype):
+    arguments = decode_problem([3, 513, 64, 2050], heads, kv_heads, size, dtype)
+    check(FlashAttnDecode(heads, size, size**-0.5, kv_heads, cap, window), *arguments)
+
+
+@pytest.mark.parametrize("window", [None, 200])
+def test_decode_graph_follows_the_lengths(window):
+    decode = FlashAttnDecode(8, 64, 0.125, 2, None, window)
     arguments = decode_problem([100, 7, 900], 8, 2, 64, torch.bfloat16)
     decode(*arguments)
     graph = torch.cuda.CUDAGraph()

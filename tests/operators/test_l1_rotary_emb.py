@@ -1,7 +1,9 @@
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Phi3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
+from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb as apply_partial_rotary_pos_emb
 
 from fastkernels_gym.tasks.baseline.L1.rotary_emb import RotaryEmbedding, get_rope
 
@@ -37,6 +39,34 @@ def test_equals_transformers(parameters, head_size):
     cos, sin = LlamaRotaryEmbedding(config)(query, positions[None])
     wanted = apply_rotary_pos_emb(query.transpose(0, 1)[None], key.transpose(0, 1)[None], cos, sin)
     rope = get_rope(head_size, length, rope_parameters=config.rope_parameters)
+    turned = rope(positions, query.flatten(1), key.flatten(1))
+    for ours, theirs in zip(turned, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs[0].transpose(0, 1).flatten(1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("length, asked", [(2048, 2048), (256, 200)])
+def test_longrope_equals_transformers_for_what_its_table_is_for(length, asked):
+    """Transformers decides by the sequence at hand, the table by its own length, as vLLM's does."""
+    parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1.0 + i / 50 for i in range(24)],
+        "long_factor": [1.0 + i / 3 for i in range(24)],
+    }
+    config = Phi3Config(
+        hidden_size=4 * 64,
+        num_attention_heads=4,
+        max_position_embeddings=length,
+        original_max_position_embeddings=256,
+        rope_parameters=parameters,
+        pad_token_id=0,
+    )
+    positions = torch.tensor([asked - 1, 0, 3, asked // 2])
+    query, key = torch.randn(4, 4, 64), torch.randn(4, 2, 64)
+    cos, sin = Phi3RotaryEmbedding(config)(query, positions[None])
+    wanted = apply_partial_rotary_pos_emb(query.transpose(0, 1)[None], key.transpose(0, 1)[None], cos, sin)
+    rope = get_rope(64, length, rope_parameters=config.rope_parameters)
     turned = rope(positions, query.flatten(1), key.flatten(1))
     for ours, theirs in zip(turned, wanted, strict=True):
         torch.testing.assert_close(ours, theirs[0].transpose(0, 1).flatten(1), rtol=1e-5, atol=1e-4)

@@ -10,6 +10,8 @@ from fastkernels_gym.engine.batch import Batch, linear_block_table
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 from fastkernels_gym.tasks.baseline.L1.rotary_emb import get_rope
 from fastkernels_gym.tasks.baseline.L2.attention import LlamaAttention
+from fastkernels_gym.tasks.baseline.L2.gemma3_attention import Gemma3Attention
+from fastkernels_gym.tasks.baseline.L2.gemma3_mlp import Gemma3MLP
 from fastkernels_gym.tasks.baseline.L2.llama_mlp import LlamaMLP
 from fastkernels_gym.tasks.baseline.L2.qwen2_attention import Qwen2Attention
 from fastkernels_gym.tasks.baseline.L2.qwen3_attention import Qwen3Attention
@@ -17,12 +19,22 @@ from fastkernels_gym.tasks.baseline.L2.qwen3_attention import Qwen3Attention
 HIDDEN, HEADS, KV_HEADS, BLOCK = 32, 4, 2, 4
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CONFIG = SimpleNamespace(head_dim=None, rope_parameters=ROPE)
+GEMMA3 = SimpleNamespace(
+    rope_parameters={"sliding_attention": ROPE, "full_attention": ROPE | {"rope_theta": 3.0}},
+    layer_types=["full_attention", "sliding_attention"],
+    sliding_window=3,
+    query_pre_attn_scalar=HIDDEN / HEADS,
+    attention_bias=False,
+    rms_norm_eps=1e-6,
+)
 
 
 def attention(kind: type, **options: Any) -> Any:
     options = {"prefix": "model.layers.1.self_attn", **options}
     if kind is LlamaAttention:
         return LlamaAttention(CONFIG, HIDDEN, HEADS, KV_HEADS, 64, **options)
+    if kind is Gemma3Attention:
+        return Gemma3Attention(GEMMA3, HIDDEN, HEADS, KV_HEADS, HIDDEN // HEADS, 64, **options)
     return kind(HIDDEN, HEADS, KV_HEADS, ROPE, 64, **options)
 
 
@@ -44,7 +56,9 @@ def run(block: Any, query: list[int], context: list[int], hidden: torch.Tensor, 
         return block(batch.positions, hidden)
 
 
-KINDS = pytest.mark.parametrize("kind", [LlamaAttention, Qwen2Attention, Qwen3Attention], ids=lambda c: c.__name__)
+KINDS = pytest.mark.parametrize(
+    "kind", [LlamaAttention, Qwen2Attention, Qwen3Attention, Gemma3Attention], ids=lambda c: c.__name__
+)
 
 
 @KINDS
@@ -94,7 +108,8 @@ def test_a_given_rotary_embedding_is_used(kind) -> None:
 @KINDS
 def test_parameters_are_vllms(kind) -> None:
     names = {name for name, _ in attention(kind).named_parameters()}
-    extra = {Qwen2Attention: {"qkv_proj.bias"}, Qwen3Attention: {"q_norm.weight", "k_norm.weight"}}.get(kind, set())
+    norms = {"q_norm.weight", "k_norm.weight"}
+    extra = {Qwen2Attention: {"qkv_proj.bias"}, Qwen3Attention: norms, Gemma3Attention: norms}.get(kind, set())
     assert names == {"qkv_proj.weight", "o_proj.weight"} | extra
 
 
@@ -113,16 +128,70 @@ def test_a_prefix_without_a_layer_is_refused() -> None:
 
 @KINDS
 def test_what_attention_does_not_support_is_refused(kind) -> None:
-    options = {"quant_config": "fp8", "cache_config": "fp8", "attn_type": "encoder"}
-    if kind is not LlamaAttention:
+    options = {"quant_config": "fp8", "cache_config": "fp8"}
+    if kind is not Gemma3Attention:
+        options["attn_type"] = "encoder"
+    if kind in (Qwen2Attention, Qwen3Attention):
         options["dual_chunk_attention_config"] = "x"
     if kind is Qwen2Attention:
         options["qk_norm"] = True
-    if kind is Qwen3Attention:
-        options["per_layer_sliding_window"] = 0
     for name, value in options.items():
         with pytest.raises(ValueError, match=f"{name}=.*{value}.* is not supported"):
             attention(kind, **{name: value})
+
+
+def windowed(kind: type, layer: int) -> Any:
+    """Attention whose layer 1 attends to three tokens, its own included, and whose layer 0 attends to all."""
+    prefix = f"model.layers.{layer}.self_attn"
+    if kind is LlamaAttention:
+        config = SimpleNamespace(**vars(CONFIG), layer_types=GEMMA3.layer_types, sliding_window=3)
+        return LlamaAttention(config, HIDDEN, HEADS, KV_HEADS, 64, prefix=prefix)
+    if kind is Qwen3Attention:
+        return attention(kind, prefix=prefix, per_layer_sliding_window=3 if layer else None)
+    return attention(kind, prefix=prefix, rotary_emb=get_rope(HIDDEN // HEADS, 64, rope_parameters=ROPE))
+
+
+@pytest.mark.parametrize("kind", [LlamaAttention, Qwen3Attention, Gemma3Attention], ids=lambda c: c.__name__)
+def test_a_window_hides_what_lies_before_it(kind) -> None:
+    hidden, table = torch.randn(9, HIDDEN), torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    sliding, full = (drawn(windowed(kind, layer)) for layer in (1, 0))
+    kv = caches(3)
+    whole, all_seen = (run(block, [9], [0], hidden, table, kv) for block in (sliding, full))
+    torch.testing.assert_close(whole[:3], all_seen[:3])
+    assert ((whole[3:] - all_seen[3:]).abs().amax(-1) > 1e-4).all()
+    changed = hidden.clone()
+    changed[5] += 1.0
+    touched = (run(sliding, [9], [0], changed, table, caches(3)) - whole).abs().amax(-1) > 1e-6
+    assert touched.tolist() == [5 <= token < 8 for token in range(9)]
+    step = run(sliding, [1], [8], hidden[8:], table, kv)
+    torch.testing.assert_close(step, whole[8:])
+
+
+def test_gemmas_scores_are_scaled_and_capped_as_it_says() -> None:
+    with pytest.raises(ValueError, match="no sliding_window"):
+        config = SimpleNamespace(**vars(GEMMA3) | {"sliding_window": None})
+        Gemma3Attention(config, HIDDEN, HEADS, KV_HEADS, 8, 64, prefix="model.layers.1.self_attn")
+    config = SimpleNamespace(**vars(GEMMA3) | {"query_pre_attn_scalar": 4})
+    block = Gemma3Attention(
+        config, HIDDEN, HEADS, KV_HEADS, 8, 64, attn_logits_soft_cap=20.0, prefix="model.layers.1.self_attn"
+    )
+    for kernel in (block.prefill, block.decode):
+        assert (kernel.scale, kernel.logits_soft_cap, kernel.sliding_window) == (0.5, 20.0, 3)
+
+
+@pytest.mark.parametrize("layer, base", [(0, 3.0), (1, 10000.0)])
+def test_gemmas_layers_rotate_as_their_kind_does(layer, base) -> None:
+    rotary = attention(Gemma3Attention, prefix=f"model.layers.{layer}.self_attn").rotary_emb
+    wanted = get_rope(HIDDEN // HEADS, 64, rope_parameters={"rope_theta": base})
+    assert torch.equal(rotary.cos_sin_cache, wanted.cos_sin_cache)
+
+
+def test_gemmas_mlp_gates_with_its_first_half() -> None:
+    mlp, x = drawn(Gemma3MLP(8, 12, "gelu_pytorch_tanh")), torch.randn(3, 8)
+    gate, up = (x @ mlp.gate_up_proj.weight.T).split(12, dim=-1)
+    expected = (torch.nn.functional.gelu(gate, approximate="tanh") * up) @ mlp.down_proj.weight.T
+    torch.testing.assert_close(mlp(x), expected)
+    assert {name for name, _ in mlp.named_parameters()} == {"gate_up_proj.weight", "down_proj.weight"}
 
 
 def test_the_mlp_gates_with_its_first_half() -> None:
@@ -139,5 +208,7 @@ def test_the_mlp_gates_with_its_first_half() -> None:
 def test_what_the_mlp_does_not_support_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden_act='gelu' is not supported"):
         LlamaMLP(8, 12, "gelu")
+    with pytest.raises(ValueError, match="hidden_activation='silu' is not supported"):
+        Gemma3MLP(8, 12, "silu")
     with pytest.raises(ValueError, match="quant_config='fp8' is not supported"):
         LlamaMLP(8, 12, "silu", quant_config="fp8")

@@ -7,8 +7,10 @@ import transformers
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 from fastkernels_gym.tasks.baseline.L2.attention import LlamaAttention
+from fastkernels_gym.tasks.baseline.L2.gemma3_attention import Gemma3Attention
 from fastkernels_gym.tasks.baseline.L2.qwen2_attention import Qwen2Attention
 from fastkernels_gym.tasks.baseline.L2.qwen3_attention import Qwen3Attention
+from fastkernels_gym.tasks.baseline.L3.gemma3_decoder import Gemma3DecoderLayer
 from fastkernels_gym.tasks.baseline.L3.llama_decoder import LlamaDecoderLayer
 from fastkernels_gym.tasks.baseline.L3.qwen2_decoder import Qwen2DecoderLayer
 from fastkernels_gym.tasks.baseline.L3.qwen3_decoder import Qwen3DecoderLayer
@@ -25,6 +27,7 @@ LAYERS = {
     LlamaDecoderLayer: (transformers.LlamaConfig(**SIZES), LlamaAttention),
     Qwen2DecoderLayer: (transformers.Qwen2Config(**SIZES), Qwen2Attention),
     Qwen3DecoderLayer: (transformers.Qwen3Config(**SIZES, head_dim=16), Qwen3Attention),
+    Gemma3DecoderLayer: (transformers.Gemma3TextConfig(**SIZES, head_dim=16, sliding_window=3), Gemma3Attention),
 }
 QUERY, BLOCK = [5, 3], 4
 
@@ -32,7 +35,7 @@ QUERY, BLOCK = [5, 3], 4
 @pytest.fixture(params=LAYERS, ids=lambda c: c.__name__)
 def layer(request):
     config, _ = LAYERS[request.param]
-    built = request.param(config, "model.layers.1")
+    built = request.param(config, prefix="model.layers.1")
     generator = torch.Generator().manual_seed(1)
     for param in built.parameters():
         param.data = torch.randn(param.shape, generator=generator) * 0.3 + (param.dim() == 1)
@@ -53,7 +56,9 @@ def test_a_layer_uses_its_own_familys_attention(layer) -> None:
     assert type(layer.self_attn) is attention
     assert layer.self_attn.prefix == "model.layers.1.self_attn"
     names = {name.partition(".")[0] for name, _ in layer.named_parameters()}
-    assert names == {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+    sandwich = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+    norms = {"input_layernorm", "post_attention_layernorm"} | (sandwich if attention is Gemma3Attention else set())
+    assert names == {"self_attn", "mlp"} | norms
 
 
 def test_without_a_residual_the_input_is_the_residual(layer) -> None:
@@ -72,12 +77,16 @@ def test_output_and_residual_add_up_to_the_block_of_the_paper(layer) -> None:
     x = hidden + residual
     output, remaining = run(layer, config, hidden.clone(), residual.clone())
 
-    def normed(norm, y):
-        return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + norm.variance_epsilon) * norm.weight
+    gemma = isinstance(layer, Gemma3DecoderLayer)
 
-    attended = x + run(layer.self_attn, config, normed(layer.input_layernorm, x))
+    def normed(norm, y):
+        return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + norm.variance_epsilon) * (norm.weight + gemma)
+
+    attention = run(layer.self_attn, config, normed(layer.input_layernorm, x))
+    attended = x + (normed(layer.post_attention_layernorm, attention) if gemma else attention)
     torch.testing.assert_close(remaining, attended, atol=1e-5, rtol=1e-5)
-    expected = attended + layer.mlp(normed(layer.post_attention_layernorm, attended))
+    mlp = layer.mlp(normed(layer.pre_feedforward_layernorm if gemma else layer.post_attention_layernorm, attended))
+    expected = attended + (normed(layer.post_feedforward_layernorm, mlp) if gemma else mlp)
     torch.testing.assert_close(output + remaining, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -12,7 +12,9 @@ from fastkernels_gym.catalog import bundled_models, load_model_config
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
 from fastkernels_gym.engine.step import forward_logits
+from fastkernels_gym.tasks.baseline.L4.gemma3 import Gemma3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
+from fastkernels_gym.tasks.baseline.L4.phi3 import Phi3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
 
@@ -35,6 +37,21 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+# Windows of 8: two of the three prompts are longer.
+GEMMA3 = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+# Every sequence grows beyond the 16 tokens of its pretraining, from where on transformers takes the long factors.
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0] * 6,
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0],
+}
 # Name -> transformers' class, ours, and what the config says beside the sizes.
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (transformers.LlamaForCausalLM, LlamaForCausalLM, {"rope_parameters": LLAMA3}),
@@ -45,9 +62,52 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     ),
     "qwen2": (transformers.Qwen2ForCausalLM, Qwen2ForCausalLM, {"rms_norm_eps": 1e-5}),
     "qwen3": (transformers.Qwen3ForCausalLM, Qwen3ForCausalLM, {"head_dim": 32, "tie_word_embeddings": True}),
+    "qwen3 with windows": (
+        transformers.Qwen3ForCausalLM,
+        Qwen3ForCausalLM,
+        {"head_dim": 32, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    ),
+    "gemma3": (transformers.Gemma3ForCausalLM, Gemma3ForCausalLM, GEMMA3),
+    "gemma3 with biases, capped logits and stretched positions": (
+        transformers.Gemma3ForCausalLM,
+        Gemma3ForCausalLM,
+        GEMMA3
+        | {
+            "attention_bias": True,
+            "final_logit_softcapping": 3.0,
+            "tie_word_embeddings": False,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "num_key_value_heads": 1,
+        },
+    ),
+    "phi3": (
+        transformers.Phi3ForCausalLM,
+        Phi3ForCausalLM,
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+            "sliding_window": 8,
+            "pad_token_id": 0,
+        },
+    ),
+    "phi3 with longrope, tied": (
+        transformers.Phi3ForCausalLM,
+        Phi3ForCausalLM,
+        {
+            "rope_parameters": LONGROPE,
+            "original_max_position_embeddings": 16,
+            "tie_word_embeddings": True,
+            "pad_token_id": 0,
+        },
+    ),
 }
 CPU = torch.device("cpu")
-CLASSES = {"L4/llama": LlamaForCausalLM, "L4/qwen2": Qwen2ForCausalLM, "L4/qwen3": Qwen3ForCausalLM}
+CLASSES = {
+    "L4/llama": LlamaForCausalLM,
+    "L4/qwen2": Qwen2ForCausalLM,
+    "L4/qwen3": Qwen3ForCausalLM,
+    "L4/gemma3": Gemma3ForCausalLM,
+    "L4/phi3": Phi3ForCausalLM,
+}
 PROMPTS, STEPS, BLOCK = [1, 21, 9], 16, 4
 # As published: numbers of parameters of the safetensors, tied ones once.
 PUBLISHED = {
@@ -56,6 +116,10 @@ PUBLISHED = {
     "llama-3.2-1b": 1_235_814_400,
     "qwen2.5-7b": 7_615_616_512,
     "qwen3-8b": 8_190_735_360,
+    "gemma-3-1b": 999_885_952,
+    "gemma-3-4b": 3_880_263_168,  # without the vision tower
+    "phi-4": 14_659_507_200,
+    "phi-4-mini": 3_836_021_760,
 }
 
 
@@ -149,17 +213,21 @@ def test_a_weight_without_a_place_or_of_another_shape_is_named(family) -> None:
             ours(reference.config).load_weights([(name, wrong)])
 
 
-def test_layers_share_one_rotary_embedding(family) -> None:
-    model = load(family)
-    assert len({id(layer.self_attn.rotary_emb) for layer in model.model.layers}) == 1
+def test_layers_of_one_kind_share_one_rotary_embedding(family) -> None:
+    model, config = load(family), family[0].config
+    kinds = {*config.layer_types} if "full_attention" in config.rope_parameters else {"any"}
+    assert len({id(layer.self_attn.rotary_emb) for layer in model.model.layers}) == len(kinds)
     assert not any("cos_sin_cache" in name for name in model.state_dict())
 
 
-def test_sliding_windows_are_refused(family) -> None:
+def test_kinds_of_attention_that_cannot_be_done_are_refused(family) -> None:
     reference, ours, _ = family
     config = type(reference.config)(**reference.config.to_dict())
-    config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    with pytest.raises(ValueError, match=r"layer_types=\['sliding_attention'\] is not supported"):
+    config.layer_types, config.sliding_window = ["full_attention", "sliding_attention", "full_attention"], None
+    with pytest.raises(ValueError, match="sliding_attention"):
+        ours(config)
+    config.layer_types = ["full_attention", "chunked_attention", "full_attention"]
+    with pytest.raises(ValueError, match=r"layer_types=\['chunked_attention'\] is not supported"):
         ours(config)
 
 

@@ -22,6 +22,8 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (transformers.LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
     "qwen2, one KV head": (transformers.Qwen2ForCausalLM, {"num_key_value_heads": 1, "tie_word_embeddings": True}),
     "qwen3": (transformers.Qwen3ForCausalLM, {"head_dim": 16}),
+    "gemma3": (transformers.Gemma3ForCausalLM, {"head_dim": 16, "sliding_window": 3, "final_logit_softcapping": 9.0}),
+    "phi3": (transformers.Phi3ForCausalLM, {"pad_token_id": 0, "sliding_window": 3}),
 }
 SCRIPT = str(Path(__file__).with_name("two_ranks.py"))
 

@@ -16,11 +16,14 @@ from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block
 from fastkernels_gym.engine.step import forward_logits
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from fastkernels_gym.tasks.baseline.L2.parallel_linear import ColumnParallelLinear, RowParallelLinear
+from fastkernels_gym.tasks.baseline.L4.gemma3 import Gemma3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
+from fastkernels_gym.tasks.baseline.L4.phi3 import Phi3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
 
-CLASSES = {c.__name__: c for c in (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)}
+MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma3ForCausalLM, Phi3ForCausalLM)
+CLASSES = {model.__name__: model for model in MODELS}
 QUERY, BLOCK = [5, 1, 3], 4
 
 

@@ -13,20 +13,26 @@ _MAX_SPLITS = 64
 
 
 @triton.jit
-def _tokens_a_split(length, splits, TILE: tl.constexpr):
-    return tl.cdiv(tl.cdiv(length, splits), TILE) * TILE
+def _tokens_seen(length, WINDOW: tl.constexpr):
+    return tl.minimum(length, WINDOW) if WINDOW else length
+
+
+@triton.jit
+def _tokens_a_split(seen, splits, TILE: tl.constexpr):
+    return tl.cdiv(tl.cdiv(seen, splits), TILE) * TILE
 
 
 @triton.jit
 def _split_kernel(
     q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
     BLOCK_SIZE: tl.constexpr, KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, HEAD: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     sequence, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(lens_ptr + sequence)
-    share = _tokens_a_split(length, splits, TILE)
-    begin = split * share
+    visible = _tokens_seen(length, WINDOW)
+    share = _tokens_a_split(visible, splits, TILE)
+    begin = length - visible + split * share
     if begin < length:
         rows, lanes = tl.arange(0, ROWS), tl.arange(0, WIDTH)
         heads = kv_head * GROUPS + rows
@@ -45,6 +51,8 @@ def _split_kernel(
             k = tl.load(k_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
             v = tl.load(v_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+            if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
+                scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scores) - 1.0)
             scores = tl.where(seen[None], scores, float("-inf"))
             higher = tl.maximum(peak, tl.max(scores, axis=1))
             shrink, weights = tl.exp(peak - higher), tl.exp(scores - higher[:, None])
@@ -60,12 +68,12 @@ def _split_kernel(
 @triton.jit
 def _merge_kernel(
     part_ptr, stat_ptr, lens_ptr, out_ptr, heads, splits,
-    HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, TILE: tl.constexpr,
+    WINDOW: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    length = tl.load(lens_ptr + sequence)
+    visible = _tokens_seen(tl.load(lens_ptr + sequence), WINDOW)
     parts, lanes = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
-    written = parts * _tokens_a_split(length, splits, TILE) < length
+    written = parts * _tokens_a_split(visible, splits, TILE) < visible
     slot = (sequence * heads + head) * splits + parts
     stat = tl.load(stat_ptr + slot, mask=written, other=float("-inf"))
     # An empty sequence has no finite peak, and zeros for output.
@@ -85,12 +93,14 @@ def paged_decode(
     seq_lens: torch.Tensor,
     max_seq_len: int,
     scale: float,
+    soft_cap: float | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """Reads every cached key and value once, split over programs, then merges the splits by their log-sum-exp.
+    """Reads every visible key and value once, split over programs, then merges the splits by their log-sum-exp.
 
     Each sequence is split by its own length, so that the grid depends on the bound alone and a CUDA graph of it stays
     right. After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al., 2023). Moves
-    2 * sum(seq_lens) * kv_heads * head_size elements.
+    2 * sum(min(seq_lens, window)) * kv_heads * head_size elements.
 
     Args:
         query: (batch, heads, head_size); the heads of a packed projection are read in place.
@@ -100,6 +110,8 @@ def paged_decode(
         seq_lens: (batch,) int32; 0 gives zeros.
         max_seq_len: a bound on `seq_lens`.
         scale: of the scores.
+        soft_cap: bounds the scores to +-soft_cap by a tanh.
+        window: how many tokens, the new one included, are visible; None for all.
 
     Returns:
         (batch, heads, head_size), contiguous.
@@ -112,18 +124,19 @@ def paged_decode(
     query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
     groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
     tile = 64 if width * query.element_size() <= 256 else 32  # three stages of keys and values fit in shared memory
-    splits = max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(max_seq_len, tile)))
+    bound = min(max_seq_len, window or max_seq_len)
+    splits = max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(bound, tile)))
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     _split_kernel[(batch, kv_heads, splits)](
         query, key_cache, value_cache, block_table, seq_lens, parts, stats, scale,
         query.stride(0), block_table.stride(0), splits,
-        block_size, kv_heads, groups, head_size, max(16, triton.next_power_of_2(groups)), width, tile,
-        num_warps=4, num_stages=3,
+        block_size, kv_heads, groups, head_size, soft_cap or 0.0, window or 0,
+        max(16, triton.next_power_of_2(groups)), width, tile, num_warps=4, num_stages=3,
     )  # fmt: skip
     _merge_kernel[(batch, heads)](
         parts, stats, seq_lens, out, heads, splits,
-        head_size, width, triton.next_power_of_2(splits), tile, num_warps=4,
+        window or 0, head_size, width, triton.next_power_of_2(splits), tile, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -136,12 +149,23 @@ class FlashAttnDecode(Operator):
         head_size: size of a head.
         scale: of the scores.
         num_kv_heads: key and value heads; None means as many as query heads.
+        logits_soft_cap: bounds the scores to +-logits_soft_cap by a tanh; None leaves them.
+        per_layer_sliding_window: how many tokens, its own included, a token attends to; None for all before it.
     """
 
-    def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        logits_soft_cap: float | None = None,
+        per_layer_sliding_window: int | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads, self.head_size, self.scale = num_heads, head_size, scale
         self.num_kv_heads = num_kv_heads or num_heads
+        self.logits_soft_cap, self.sliding_window = logits_soft_cap, per_layer_sliding_window
 
     def forward_native(
         self,
@@ -169,13 +193,17 @@ class FlashAttnDecode(Operator):
         if query.is_meta:
             return out
         wide = torch.promote_types(query.dtype, torch.float32)
-        groups = self.num_heads // self.num_kv_heads
+        groups, block_size = self.num_heads // self.num_kv_heads, key_cache.shape[1]
         for row, length in enumerate(seq_lens.tolist()):
-            pages = block_table[row, : -(-length // key_cache.shape[1])].long()
-            k, v = (cache[pages].flatten(0, 1)[:length].to(wide).transpose(0, 1) for cache in (key_cache, value_cache))
+            first = max(0, length - self.sliding_window) if self.sliding_window else 0
+            tokens = torch.arange(first, length, device=query.device)
+            slots = block_table[row, tokens // block_size].long() * block_size + tokens % block_size
+            k, v = (cache.flatten(0, 1)[slots].to(wide).transpose(0, 1) for cache in (key_cache, value_cache))
             q = query[row].to(wide).unflatten(0, (self.num_kv_heads, groups))
-            weights = (q @ k.mT * self.scale).softmax(-1)
-            out[row] = (weights @ v).flatten(0, 1).to(query.dtype)
+            scores = q @ k.mT * self.scale
+            if self.logits_soft_cap:
+                scores = self.logits_soft_cap * torch.tanh(scores / self.logits_soft_cap)
+            out[row] = (scores.softmax(-1) @ v).flatten(0, 1).to(query.dtype)
         return out
 
     def forward_cuda(
@@ -187,7 +215,10 @@ class FlashAttnDecode(Operator):
         seq_lens: torch.Tensor,
         max_seq_len: int,
     ) -> torch.Tensor:
-        return paged_decode(query, key_cache, value_cache, block_table, seq_lens, max_seq_len, self.scale)
+        return paged_decode(
+            query, key_cache, value_cache, block_table, seq_lens, max_seq_len,
+            self.scale, self.logits_soft_cap, self.sliding_window,
+        )  # fmt: skip
 
 
 __all__ = ["FlashAttnDecode"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 import torch
+import triton
+import triton.language as tl
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
@@ -14,24 +16,122 @@ _FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 _QUERY_CHUNK = 1024
 
 
+@triton.jit
+def _prefill_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
+    GROUPS: tl.constexpr, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    # The longest rows first: the last blocks of queries see the most keys.
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    head, sequence = tl.program_id(1), tl.program_id(2)
+    first = tl.load(bounds_ptr + sequence).to(tl.int64)
+    length = (tl.load(bounds_ptr + sequence + 1) - first).to(tl.int32)
+    if block * ROWS < length:
+        rows, lanes = block * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+        lane_mask = (lanes < HEAD)[None]
+        row_mask = (rows < length)[:, None] & lane_mask
+        at = (first + rows)[:, None]
+        q = tl.load(q_ptr + at * q_stride + head * HEAD + lanes[None], mask=row_mask, other=0.0)
+        peak = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        acc = tl.zeros([ROWS, WIDTH], tl.float32)
+        begin = tl.maximum(block * ROWS - WINDOW + 1, 0) // TILE * TILE if WINDOW else 0
+        for start in range(begin, tl.minimum((block + 1) * ROWS, length), TILE):
+            tokens = start + tl.arange(0, TILE)
+            seen = (tokens < length)[:, None] & lane_mask
+            kv_at = (first + tokens)[:, None]
+            lane = head // GROUPS * HEAD + lanes[None]
+            k = tl.load(k_ptr + kv_at * k_stride + lane, mask=seen, other=0.0)
+            v = tl.load(v_ptr + kv_at * v_stride + lane, mask=seen, other=0.0)
+            scores = tl.dot(q, tl.trans(k)) * scale
+            if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
+                scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scores) - 1.0)
+            visible = tokens[None] <= rows[:, None]
+            if WINDOW:
+                visible &= tokens[None] > rows[:, None] - WINDOW
+            scores = tl.where(visible, scores, float("-inf"))
+            higher = tl.maximum(peak, tl.max(scores, axis=1))
+            anchor = tl.where(higher == float("-inf"), 0.0, higher)  # of rows that have seen no key yet
+            shrink, weights = tl.exp(peak - anchor), tl.exp(scores - anchor[:, None])
+            total = total * shrink + tl.sum(weights, axis=1)
+            acc = acc * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
+            peak = higher
+        out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
+        tl.store(out_ptr + at * out_stride + head * HEAD + lanes[None], out, mask=row_mask)
+
+
+def ragged_prefill(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    max_query_len: int,
+    scale: float,
+    soft_cap: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """A program keeps a block of queries and walks over the keys that they see; scores never leave the chip.
+
+    After FlashAttention-2 (Dao, 2023). Moves (2 * heads + 2 * kv_heads) * tokens * head_size elements.
+
+    Args:
+        query: (tokens, heads, head_size); the heads of a packed projection are read in place.
+        key: (tokens, kv_heads, head_size), likewise.
+        value: like `key`.
+        query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1].
+        max_query_len: the longest sequence.
+        scale: of the scores.
+        soft_cap: bounds the scores to +-soft_cap by a tanh.
+        window: how many tokens, its own included, a token attends to; None for all before it.
+
+    Returns:
+        (tokens, heads, head_size), contiguous.
+    """
+    _, heads, head_size = query.shape
+    query, key, value = (t if t.stride()[1:] == (head_size, 1) else t.contiguous() for t in (query, key, value))
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    batch, width = query_start_loc.numel() - 1, max(16, triton.next_power_of_2(head_size))
+    rows, tile = (128, 64) if width <= 128 else (64, 64)
+    if out.numel():
+        _prefill_kernel[(triton.cdiv(max_query_len, rows), heads, batch)](
+            query, key, value, out, query_start_loc, scale,
+            query.stride(0), key.stride(0), value.stride(0), out.stride(0),
+            heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, tile,
+            num_warps=8 if rows * width >= 128 * 128 else 4, num_stages=2,
+        )  # fmt: skip
+    return out
+
+
 class FlashAttnPrefill(Operator):
     """softmax(q k^T * scale) v under a causal mask, sequence by sequence, query heads sharing KV heads in groups.
 
     The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and packed
-    FlashAttention-2 for others (Dao, 2023): flash-attn's where it is installed, else torch's. Both are for 16-bit
-    types; float32 takes the reference.
+    FlashAttention-2 for others and for windows (Dao, 2023): flash-attn's where it is installed, else torch's, which
+    has no soft cap: those take a kernel of our own. All are for 16-bit types; float32 takes the reference.
 
     Args:
         num_heads: query heads.
         head_size: size of a head.
         scale: of the scores.
         num_kv_heads: key and value heads; None means as many as query heads.
+        logits_soft_cap: bounds the scores to +-logits_soft_cap by a tanh; None leaves them.
+        per_layer_sliding_window: how many tokens, its own included, a token attends to; None for all before it.
     """
 
-    def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        logits_soft_cap: float | None = None,
+        per_layer_sliding_window: int | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads, self.head_size, self.scale = num_heads, head_size, scale
         self.num_kv_heads = num_kv_heads or num_heads
+        self.logits_soft_cap, self.sliding_window = logits_soft_cap, per_layer_sliding_window
 
     def forward_native(
         self,
@@ -60,16 +160,22 @@ class FlashAttnPrefill(Operator):
         for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
             for first in range(begin, end, _QUERY_CHUNK):
                 last = min(first + _QUERY_CHUNK, end)
-                out[first:last] = self._attend(query[first:last], key[begin:last], value[begin:last])
+                seen = max(begin, first + 1 - self.sliding_window) if self.sliding_window else begin
+                out[first:last] = self._attend(query[first:last], key[seen:last], value[seen:last])
         return out
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """The last tokens of a sequence over all of it: (q, heads, size) over (k, kv_heads, size)."""
+        """The last tokens of a sequence over all that any of them sees: (q, heads, size) over (k, kv_heads, size)."""
         wide = torch.promote_types(query.dtype, torch.float32)
         q, k, v = (t.to(wide).transpose(0, 1) for t in (query, key, value))
         groups = self.num_heads // self.num_kv_heads
         scores = q.unflatten(0, (self.num_kv_heads, groups)) @ k.unsqueeze(1).mT * self.scale
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril(k.shape[1] - q.shape[1])
+        if self.logits_soft_cap:
+            scores = self.logits_soft_cap * torch.tanh(scores / self.logits_soft_cap)
+        diagonal = k.shape[1] - q.shape[1]
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril(diagonal)
+        if self.sliding_window:
+            visible = visible.triu(diagonal + 1 - self.sliding_window)
         weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
         return (weights @ v.unsqueeze(1)).flatten(0, 1).transpose(0, 1).to(query.dtype)
 
@@ -83,23 +189,28 @@ class FlashAttnPrefill(Operator):
     ) -> torch.Tensor:
         if query.dtype not in (torch.float16, torch.bfloat16) or not query.shape[0]:
             return self.forward_native(query, key, value, query_start_loc, max_query_len)
-        batch = query_start_loc.numel() - 1
-        if query.shape[0] == batch * max_query_len:  # then all are as long as the longest, and no length need be read
+        batch, soft_cap = query_start_loc.numel() - 1, self.logits_soft_cap
+        window = self.sliding_window if self.sliding_window and self.sliding_window < max_query_len else None
+        if window is None and soft_cap is None and query.shape[0] == batch * max_query_len:
+            # Then all are as long as the longest, and no length need be read.
             q, k, v = (t.unflatten(0, (batch, max_query_len)).transpose(1, 2) for t in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
             return out.transpose(1, 2).contiguous().flatten(0, 1)
+        before = -1 if window is None else window - 1
         if _FLASH_ATTN:
             from flash_attn import flash_attn_varlen_func
 
             return flash_attn_varlen_func(
                 query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
-                softmax_scale=self.scale, causal=True,
+                softmax_scale=self.scale, causal=True, window_size=(before, 0), softcap=soft_cap or 0.0,
             )  # fmt: skip
+        if soft_cap is not None:
+            return ragged_prefill(query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window)
         # Repeated by hand: torch 2.11's varlen_attn has no enable_gqa.
         key, value = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (key, value))
         packed = varlen_attn(
             query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
-            scale=self.scale, window_size=(-1, 0),
+            scale=self.scale, window_size=(before, 0),
         )  # fmt: skip
         assert isinstance(packed, torch.Tensor)
         return packed

@@ -114,9 +114,11 @@ class RotaryEmbedding(Operator):
         self.head_size, self.rotary_dim, self.is_neox_style = head_size, rotary_dim, is_neox_style
         parameters = rope_parameters or {}
         exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim
-        frequencies = scaling(parameters.get("rope_type", "default"))(1.0 / base**exponents, parameters)
+        rule = scaling(parameters.get("rope_type", "default"))
+        frequencies, magnitude = rule(1.0 / base**exponents, parameters, max_position_embeddings)
         angles = torch.outer(torch.arange(max_position_embeddings, dtype=torch.float32), frequencies)
-        self.register_buffer("cos_sin_cache", torch.cat([angles.cos(), angles.sin()], -1).to(dtype), persistent=False)
+        table = magnitude * torch.cat([angles.cos(), angles.sin()], -1)
+        self.register_buffer("cos_sin_cache", table.to(dtype), persistent=False)
 
     def forward_native(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
@@ -154,33 +156,48 @@ class RotaryEmbedding(Operator):
         return torch.cat([out.to(x.dtype), passed], dim=-1).reshape(x.shape)
 
 
-def _default(frequencies: torch.Tensor, parameters: Mapping[str, Any]) -> torch.Tensor:
-    return frequencies
+# Of the base's frequencies, the config's parameters and the table's positions: the frequencies and the table's scale.
+Scaling = Callable[[torch.Tensor, Mapping[str, Any], int], tuple[torch.Tensor, float]]
 
 
-def _linear(frequencies: torch.Tensor, parameters: Mapping[str, Any]) -> torch.Tensor:
+def _default(frequencies: torch.Tensor, parameters: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, float]:
+    return frequencies, 1.0
+
+
+def _linear(frequencies: torch.Tensor, parameters: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, float]:
     """Position interpolation (Chen et al., 2023)."""
-    return frequencies / parameters["factor"]
+    return frequencies / parameters["factor"], 1.0
 
 
-def _llama3(frequencies: torch.Tensor, parameters: Mapping[str, Any]) -> torch.Tensor:
+def _llama3(frequencies: torch.Tensor, parameters: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, float]:
     """Long wavelengths are stretched by the factor, short ones stay, those between are blended (Llama 3.1)."""
     low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
     original = parameters["original_max_position_embeddings"]
     wavelength = 2 * math.pi / frequencies
     blend = ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0)
-    return (1 - blend) * frequencies / parameters["factor"] + blend * frequencies
+    return (1 - blend) * frequencies / parameters["factor"] + blend * frequencies, 1.0
 
 
-_SCALINGS: dict[str, Callable[[torch.Tensor, Mapping[str, Any]], torch.Tensor]] = {
-    "default": _default,
-    "linear": _linear,
-    "llama3": _llama3,
-}
+def _longrope(frequencies: torch.Tensor, parameters: Mapping[str, Any], positions: int) -> tuple[torch.Tensor, float]:
+    """A factor for each frequency, and larger queries and keys (Ding et al., 2024).
+
+    A table longer than the pretraining takes the long factors for every sequence, as vLLM's does: were they to change
+    while a sequence grows, the keys in the cache would no longer fit.
+    """
+    original = parameters["original_max_position_embeddings"]
+    factors = parameters["long_factor" if positions > original else "short_factor"]
+    stretch = parameters.get("factor") or positions / original
+    magnitude = parameters.get("attention_factor")
+    if magnitude is None:
+        magnitude = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+    return frequencies / torch.tensor(factors, dtype=frequencies.dtype), magnitude
 
 
-def scaling(rope_type: str) -> Callable[[torch.Tensor, Mapping[str, Any]], torch.Tensor]:
-    """The frequency scaling of a `rope_type`.
+_SCALINGS: dict[str, Scaling] = {"default": _default, "linear": _linear, "llama3": _llama3, "longrope": _longrope}
+
+
+def scaling(rope_type: str) -> Scaling:
+    """The rule of a `rope_type`.
 
     Raises:
         ValueError: if there is none of that name.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..forward_context import get_forward_context
+from ..forward_context import get_forward_context, layer_index
 from ..L1.flash_attn_decode import FlashAttnDecode
 from ..L1.flash_attn_prefill import FlashAttnPrefill
 from ..L1.rotary_emb import RotaryEmbedding, get_rope
@@ -21,7 +21,7 @@ class LlamaAttention(Operator):
     """o(attention(rope(q), rope(k), v)); new keys and values go to their pages first.
 
     Args:
-        config: the model's.
+        config: the model's; a `sliding_window` is for the layers whose `layer_types` say so, or for all.
         hidden_size: input and output features.
         num_heads: query heads of all ranks.
         num_kv_heads: key and value heads of all ranks.
@@ -67,8 +67,9 @@ class LlamaAttention(Operator):
             head_size, max_position_embeddings, rope_parameters=config.rope_parameters
         )
         self.store = StoreKVCache()
-        shape = (self.num_heads, head_size, head_size**-0.5, self.num_kv_heads)
-        self.prefill, self.decode = FlashAttnPrefill(*shape), FlashAttnDecode(*shape)
+        scale, soft_cap = self.score_options(config)
+        options = (self.num_heads, head_size, scale, self.num_kv_heads, soft_cap, sliding_window(config, prefix))
+        self.prefill, self.decode = FlashAttnPrefill(*options), FlashAttnDecode(*options)
 
     def forward_native(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
         """Attends.
@@ -88,6 +89,10 @@ class LlamaAttention(Operator):
         output, _ = self.o_proj(self.attend(query, key, value))
         return output
 
+    def score_options(self, config: Any) -> tuple[float, float | None]:
+        """Scale and soft cap of the scores."""
+        return self.head_size**-0.5, None
+
     def normalise(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What a family does to queries and keys before they are rotated; Llama does nothing."""
         return query, key
@@ -104,6 +109,22 @@ class LlamaAttention(Operator):
         else:
             output = self.prefill(query, key, value, metadata.query_start_loc, metadata.max_query_len)
         return output.flatten(-2)
+
+
+def sliding_window(config: Any, prefix: str) -> int | None:
+    """How many tokens, its own included, a token of a layer attends to; None for all before it.
+
+    Raises:
+        ValueError: if the config says that the layer's window slides, and not how long it is.
+    """
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    if not kinds:
+        return window
+    if kinds[layer_index(prefix)] != "sliding_attention":
+        return None
+    if window is None:
+        raise ValueError("layer_types names sliding_attention, but there is no sliding_window")
+    return int(window)
 
 
 __all__ = ["LlamaAttention"]

@@ -31,7 +31,7 @@ class Qwen3Attention(LlamaAttention):
         prefix: the block's name in the model; holds the layer's number.
         attn_type: must be `decoder`.
         dual_chunk_attention_config: not supported.
-        per_layer_sliding_window: not supported.
+        per_layer_sliding_window: how many tokens, its own included, a token attends to; None for all before it.
         rotary_emb: shared by all layers; None builds one.
     """
 
@@ -53,12 +53,13 @@ class Qwen3Attention(LlamaAttention):
         per_layer_sliding_window: int | None = None,
         rotary_emb: RotaryEmbedding | None = None,
     ) -> None:
-        refuse(
-            dual_chunk_attention_config=dual_chunk_attention_config, per_layer_sliding_window=per_layer_sliding_window
+        refuse(dual_chunk_attention_config=dual_chunk_attention_config)
+        config = SimpleNamespace(
+            head_dim=head_dim, rope_parameters=rope_parameters, sliding_window=per_layer_sliding_window
         )
         super().__init__(
-            SimpleNamespace(head_dim=head_dim, rope_parameters=rope_parameters), hidden_size, num_heads, num_kv_heads,
-            max_position, quant_config, qkv_bias, False, cache_config, prefix, attn_type, rotary_emb,
+            config, hidden_size, num_heads, num_kv_heads, max_position,
+            quant_config, qkv_bias, False, cache_config, prefix, attn_type, rotary_emb,
         )  # fmt: skip
         self.q_norm = RMSNorm(self.head_size, eps=rms_norm_eps)
         self.k_norm = RMSNorm(self.head_size, eps=rms_norm_eps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..L1.rotary_emb import RotaryEmbedding
+from ..L2.attention import sliding_window
 from ..L2.qwen3_attention import Qwen3Attention
 from ..operator import Operator
 from .llama_decoder import LlamaDecoderLayer
@@ -24,6 +25,7 @@ class Qwen3DecoderLayer(LlamaDecoderLayer):
             rms_norm_eps=config.rms_norm_eps,
             qkv_bias=getattr(config, "attention_bias", False),
             prefix=prefix,
+            per_layer_sliding_window=sliding_window(config, prefix),
             rotary_emb=rotary_emb,
         )
 

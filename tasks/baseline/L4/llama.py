@@ -48,8 +48,10 @@ class LlamaForCausalLM(Operator):
 
     Attributes:
         packed_modules_mapping: a packed module's parts: their names in a checkpoint, and their shard ids.
+        layer_types: the kinds of attention that its layers can do.
     """
 
+    layer_types: ClassVar[frozenset[str]] = frozenset({"full_attention", "sliding_attention"})
     packed_modules_mapping: ClassVar[dict[str, dict[str, str | int]]] = {
         "qkv_proj": {"q_proj": "q", "k_proj": "k", "v_proj": "v"},
         "gate_up_proj": {"gate_proj": 0, "up_proj": 1},
@@ -57,14 +59,16 @@ class LlamaForCausalLM(Operator):
 
     def __init__(self, config: Any, prefix: str = "") -> None:
         super().__init__()
-        # Sliding windows: they would be ignored.
-        refuse(layer_types=sorted({*(getattr(config, "layer_types", None) or ())} - {"full_attention"}) or None)
+        refuse(layer_types=sorted({*(getattr(config, "layer_types", None) or ())} - self.layer_types) or None)
         self.config = config
         within = f"{prefix}." if prefix else ""
-        self.model = LlamaModel(config, self.build_layer, f"{within}model")
+        self.model = self.build_model(config, f"{within}model")
         self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, prefix=f"{within}lm_head")
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def build_model(self, config: Any, prefix: str) -> Any:
+        return LlamaModel(config, self.build_layer, prefix)
 
     def build_layer(self, config: Any, prefix: str, rotary_emb: RotaryEmbedding) -> Operator:
         return LlamaDecoderLayer(config, prefix, rotary_emb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..L1.rotary_emb import RotaryEmbedding
 from ..L3.qwen2_decoder import Qwen2DecoderLayer
@@ -12,6 +12,8 @@ from .llama import LlamaForCausalLM
 
 class Qwen2ForCausalLM(LlamaForCausalLM):
     """As `LlamaForCausalLM`."""
+
+    layer_types: ClassVar[frozenset[str]] = frozenset({"full_attention"})
 
     def build_layer(self, config: Any, prefix: str, rotary_emb: RotaryEmbedding) -> Operator:
         return Qwen2DecoderLayer(config, prefix, rotary_emb)
