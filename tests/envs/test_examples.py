@@ -1,4 +1,4 @@
-"""The examples run: a random agent, and a bandit whose mean reward rises."""
+"""The examples run: a random agent, a bandit whose mean reward rises, and operators that fit into vLLM."""
 
 import subprocess
 import sys
@@ -8,9 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from fastkernels_gym import Evaluator
 from fastkernels_gym.envs import FastKernelsEnv
+from fastkernels_gym.tasks.baseline.L1.rotary_emb import RotaryEmbedding
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -44,3 +46,16 @@ def test_the_random_agent_plays_whole_episodes() -> None:
     command = [sys.executable, str(EXAMPLES / "random_agent.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert "turn 2: " in done.stdout and done.stdout.count("  return ") == 1
+
+
+def test_our_operators_fit_vllms_classes_without_edits() -> None:
+    example = load("port_to_vllm")
+    norm = example.ported(example.VllmRMSNorm, example.RMSNorm)(32, 1e-5)
+    assert isinstance(norm, example.VllmRMSNorm) and type(norm).forward_cuda is example.RMSNorm.forward_cuda
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(norm.forward_native(x), torch.nn.functional.rms_norm(x, (32,), eps=1e-5))
+    with pytest.raises(TypeError, match=r"RotaryEmbedding.forward_native takes \['positions'"):
+        example.ported(example.VllmRMSNorm, RotaryEmbedding)
+    command = [sys.executable, str(EXAMPLES / "port_to_vllm.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout.rsplit(" ")[-1]) < 1e-5

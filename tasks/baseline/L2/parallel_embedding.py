@@ -100,10 +100,11 @@ class ParallelLMHead(VocabParallelEmbedding):
         prefix: str = "",
         *,
         disable_tp: bool = False,
+        quant_method: None = None,
     ) -> None:
         super().__init__(
             num_embeddings, embedding_dim, params_dtype, org_num_embeddings, padding_size, quant_config, prefix,
-            disable_tp=disable_tp,
+            disable_tp=disable_tp, quant_method=quant_method,
         )  # fmt: skip
         self.linear = Linear()
         if bias:

@@ -32,6 +32,7 @@ class Qwen3Attention(LlamaAttention):
         attn_type: must be `decoder`.
         dual_chunk_attention_config: not supported.
         per_layer_sliding_window: how many tokens, its own included, a token attends to; None for all before it.
+        mrope_positions_factor: must be 4; positions have one dimension here.
         rotary_emb: shared by all layers; None builds one.
     """
 
@@ -51,9 +52,12 @@ class Qwen3Attention(LlamaAttention):
         attn_type: str = "decoder",
         dual_chunk_attention_config: None = None,
         per_layer_sliding_window: int | None = None,
+        mrope_positions_factor: int = 4,
         rotary_emb: RotaryEmbedding | None = None,
     ) -> None:
         refuse(dual_chunk_attention_config=dual_chunk_attention_config)
+        if mrope_positions_factor != 4:
+            raise ValueError(f"mrope_positions_factor={mrope_positions_factor} is not supported")
         config = SimpleNamespace(
             head_dim=head_dim, rope_parameters=rope_parameters, sliding_window=per_layer_sliding_window
         )
