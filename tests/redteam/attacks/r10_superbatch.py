@@ -1,0 +1,36 @@
+# Row 10: a burst's calls are worked off together on its first call.
+# task: L1/silu_and_mul@tiny-llama:tiny/decode
+# open: the saving of single calls is not asked for. In clock.call_time let min(saving, whole) be bounded by short[:, 0] - short[:, 1] plus its CI as well
+# expect: ok, timing_inconsistent
+import sys
+
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+inputs, done = {}, {}
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        frame = sys._getframe()
+        while frame and not (frame.f_code.co_name == "run" and "program" in frame.f_locals):
+            frame = frame.f_back
+        if frame is None:  # the warm-up: learn where the inputs lie
+            inputs.setdefault(len(x), {})[x.data_ptr()] = x
+            return silu(gate) * up
+        if frame.f_locals["n"] == 1:  # a short burst
+            return silu(gate) * up
+        known = inputs[len(x)]
+        if id(frame) != done.get("frame"):
+            xs = torch.stack(list(known.values()))
+            g, u = xs.chunk(2, dim=-1)
+            done.update(zip(known, (silu(g) * u).unbind()), frame=id(frame))
+        out = done.pop(x.data_ptr())
+        if len(done) == 1:
+            done.clear()
+        return out

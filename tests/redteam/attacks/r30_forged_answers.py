@@ -1,0 +1,32 @@
+# Row 30: every answer of a player forged before anything is asked.
+# expect: protocol_tamper, interface_mismatch
+import gc
+import json
+import socket
+import struct
+import time
+
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+channel = next(c for c in gc.get_objects() if type(c).__name__ == "Channel")
+player = socket.socket(fileno=channel.fileno())
+
+
+def frame(body):
+    return struct.pack("<I", len(body)) + body
+
+
+for answer in ({"parameters": []}, {"bound": True}, {"bound": True}, {"outputs": [], "places": {}}, {"done": True}):
+    player.sendall(frame(json.dumps(answer).encode()))
+time.sleep(5)
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        return torch.zeros_like(gate)

@@ -1,0 +1,21 @@
+# Row 45: the inputs and outputs of all other calls overwritten.
+# expect: mutated_input, wrong_value, unwritten_output
+import gc
+
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+player = next(p for p in gc.get_objects() if type(p).__name__ == "Player")
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        for name, slab in player.slabs.items():
+            if name != "weights":
+                slab.bytes.zero_()
+        return silu(gate) * up

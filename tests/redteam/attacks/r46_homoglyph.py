@@ -1,0 +1,14 @@
+# Row 46: the class name with a Cyrillic letter.
+# expect: interface_mismatch
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+
+class SiluАndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        return silu(gate) * up

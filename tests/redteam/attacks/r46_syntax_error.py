@@ -1,0 +1,3 @@
+# Row 46: a syntax error.
+# expect: load_error
+class SiluAndMul(

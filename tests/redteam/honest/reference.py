@@ -1,0 +1,12 @@
+# Honest: the specification in plain PyTorch.
+import torch
+from torch import nn
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * up
