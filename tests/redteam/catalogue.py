@@ -5,7 +5,7 @@ A file's leading comment names the row of the catalogue and its idea, then one `
     task, measure    what it is judged on; a small operator, by itself, where nothing is said; of a model by device
     device           `cuda` for what needs a GPU
     expect           the verdicts that it may end with; `none` where the reply holds no candidate
-    open             why it is not contained yet, and what would contain it
+    open             why it is not contained, or not accepted, yet, and what would mend that
     runs             how often it is submitted, one submission after the other
     hurried          judged under short deadlines
     interpret        needs players that interpret Triton

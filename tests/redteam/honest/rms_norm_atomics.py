@@ -8,10 +8,12 @@ from torch import nn
 
 
 @triton.jit
-def kernel(x_ptr, squares_ptr, size, BLOCK: tl.constexpr):
-    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + row * size + column, mask=column < size, other=0.0).to(tl.float32)
-    tl.atomic_add(squares_ptr + row, tl.sum(x * x))
+def kernel(x_ptr, squares_ptr, rows, size, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = (row < rows)[:, None] & (column < size)[None]
+    x = tl.load(x_ptr + row[:, None] * size + column[None], mask=mask, other=0.0).to(tl.float32)
+    tl.atomic_add(squares_ptr + row, tl.sum(x * x, axis=1), mask=row < rows)
 
 
 class RMSNorm(nn.Module):
@@ -27,7 +29,7 @@ class RMSNorm(nn.Module):
         if residual is not None:
             residual = x = x.add_(residual)
         squares = torch.zeros(rows, dtype=torch.float32, device=x.device)
-        kernel[(rows, triton.cdiv(size, 128))](x, squares, size, 128)
+        kernel[(triton.cdiv(rows, 32), triton.cdiv(size, 128))](x, squares, rows, size, 32, 128)
         scale = torch.rsqrt(squares / size + self.eps).view(*x.shape[:-1], 1)
         out = (x.float() * scale).to(x.dtype) * self.weight
         return out if residual is None else (out, residual)
