@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import json
 import math
+import os
 import socket
 import struct
 import time
@@ -127,6 +128,15 @@ class Channel:
         deadline = None if timeout is None else time.monotonic() + timeout
         fds: list[int] = []
         try:
+            return self._message(deadline, limit, fds), fds
+        except BaseException:
+            # Nobody will ask for the descriptors of a message that is refused.
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def _message(self, deadline: float | None, limit: int, fds: list[int]) -> dict[str, Any]:
+        try:
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline, fds))
             if length > limit:
                 raise ProtocolError(f"a frame of {length} bytes")
@@ -135,7 +145,7 @@ class Channel:
             raise ProtocolError("a frame that is not JSON") from error
         if not isinstance(message, dict):
             raise ProtocolError("a frame that is no object")
-        return message, fds
+        return message
 
     def _read(self, size: int, deadline: float | None, fds: list[int]) -> bytes:
         parts: list[bytes] = []

@@ -20,8 +20,6 @@ from fastkernels_gym.results import Estimate
 
 _MIN_BLOCKS = 6
 _LATE_BLOCKS = 3
-# By how much the fixed costs of two honest players' windows differ: 15 to 110 us on an H200 (docs/decisions.md).
-_FIXED_SPREAD_S = 100e-6
 _RESAMPLES = 400
 
 Burst = Callable[[int], float]
@@ -30,9 +28,13 @@ Burst = Callable[[int], float]
 
 @dataclass(slots=True)
 class Samples:
-    """Blocks of paired windows, seconds: columns are baseline and candidate."""
+    """Blocks of paired windows, seconds: columns are baseline and candidate.
+
+    `fixed_spread_s` is by how much the fixed costs of two honest players' windows differ.
+    """
 
     calls: int
+    fixed_spread_s: float = 0.0
     short: list[tuple[float, float]] = field(default_factory=list)
     long: list[tuple[float, float]] = field(default_factory=list)
 
@@ -64,6 +66,7 @@ class Duel:
         candidate: runs a burst in the candidate's player.
         calls: calls of the long burst; a program of one call is timed by its windows alone.
         weight: how often the workload makes the call.
+        fixed_spread_s: by how much the fixed costs of two honest players' windows differ.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the long bursts gave.
     """
@@ -76,6 +79,7 @@ class Duel:
         rng: random.Random,
         *,
         weight: float = 1.0,
+        fixed_spread_s: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -83,7 +87,7 @@ class Duel:
         self._rng, self._prepare, self._check = rng, prepare, check
         self._spent_s = 0.0
         self.weight = weight
-        self.samples = Samples(calls)
+        self.samples = Samples(calls, fixed_spread_s)
 
     def block(self) -> None:
         """One ABBA block in random order: every player's short and long burst, twice."""
@@ -170,11 +174,15 @@ def call_time(samples: Samples) -> CallTime:
     short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
     slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
     saving = slope[:, 0] - slope[:, 1]
-    whole = (direct[:, 0] - direct[:, 1]) / samples.calls
-    # The lesser saving counts; what noise and the players' own fixed costs make of the whole bursts is granted, lest it
-    # bias an honest kernel downward.
-    margin = 1.96 * float(np.std(whole[1:])) + _FIXED_SPREAD_S / samples.calls
-    paid = np.minimum(saving, whole + margin)
+    # The least saving counts, of the slope's, the whole bursts' (nobody gains by dragging out the short ones) and the
+    # single calls' (nor by working a burst off at once). What noise and fixed costs make of the latter two is granted,
+    # lest it bias an honest kernel downward.
+    whole = (direct[:, 0] - direct[:, 1], samples.calls)
+    single = (short[:, 0] - short[:, 1], 1)
+    bounds = [
+        (saved + 1.96 * float(np.std(saved[1:])) + samples.fixed_spread_s) / calls for saved, calls in (whole, single)
+    ]
+    paid = np.minimum(saving, np.minimum(*bounds))
     return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
 
 

@@ -17,7 +17,7 @@ from fastkernels_gym.player.protocol import ProtocolError, TensorRef
 from fastkernels_gym.referee.arena import Region, Slab
 from fastkernels_gym.referee.players import Player
 from fastkernels_gym.referee.program import Outputs, Program
-from fastkernels_gym.referee.scene import Scene
+from fastkernels_gym.referee.scene import Scene, flat
 from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
@@ -267,15 +267,10 @@ def _flattened(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Both as plain memory where they are laid out alike: hundreds of strided copies would be a kernel each."""
     pairs = [
-        (_flat(take), _flat(source)) if take.stride() == source.stride() else (take, source)
+        (flat(take), flat(source)) if take.stride() == source.stride() else (take, source)
         for take, source in zip(takes, sources, strict=True)
     ]
     return [take for take, _ in pairs], [source for _, source in pairs]
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((span,), (1,))
 
 
 @contextmanager

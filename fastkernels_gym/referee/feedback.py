@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastkernels_gym.results import EndToEnd, Rung, Verdict
 
+_LONGEST_DETAIL = 5000
 _ADVICE = {
     Verdict.POLICY_REJECT: "Send one Python module: at most 64 KiB of UTF-8 without null bytes.",
     Verdict.LOAD_ERROR: "The module does not import. Fix the error; import only what the rules allow.",
@@ -30,7 +31,13 @@ _ADVICE = {
 def fault_feedback(verdict: Verdict, detail: str) -> str:
     """What a verdict means and how to mend it, then what was seen."""
     advice = _ADVICE[verdict]
-    return f"{verdict}: {advice}\n{detail}".rstrip()
+    return f"{verdict}: {advice}\n{_plain(detail)}".rstrip()
+
+
+def _plain(detail: str) -> str:
+    """A candidate's words, bounded and without what a terminal, a page or a log would act on."""
+    shown = detail[:_LONGEST_DETAIL] + (" ..." if len(detail) > _LONGEST_DETAIL else "")
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 def timing_feedback(ladder: tuple[Rung, ...], e2e: EndToEnd | None, *, stable: bool) -> str:

@@ -150,7 +150,7 @@ class Player:
         if "fault" in answer:
             detail = str(answer.get("detail", ""))[: MAX_DETAIL + 1000]
             plea = answer["fault"]
-            if plea not in _PLEAS:
+            if not isinstance(plea, str) or plea not in _PLEAS:
                 raise self._fault(Verdict.PROTOCOL_TAMPER, "an unknown fault")
             raise self._fault(Verdict(plea), detail)
         return answer

@@ -21,12 +21,13 @@ from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.arena import Region
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, metadata_tensors, same_layout
+from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 
 Outputs = tuple[torch.Tensor | None, ...]
 _Caches = Sequence[tuple[torch.Tensor, torch.Tensor]]
+_FRESH = (0.5, 1.5)  # times what the model computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,13 @@ class Program:
         reference: Any = module.forward_native
         parameters = list(inspect.signature(reference).parameters)
         writable = {*getattr(module, "donates", ()), *getattr(module, "mutates", ())}
+        donated = [i for i, name_ in enumerate(parameters) if name_ in getattr(module, "donates", ())]
+        # An output may lie where a donated argument lay.
+        self._lent = {
+            (tuple(a.tensor.shape), a.tensor.stride())
+            for a in (calls[0].arguments[i] for i in donated if i < len(calls[0].arguments))
+            if isinstance(a, Given)
+        }
         self._kept = [i for i, name_ in enumerate(parameters) if name_ not in writable]
         self.writes_kv = scene.subject.writes_kv(calls[0].path)
         self.calls = list(calls)
@@ -80,6 +88,26 @@ class Program:
         slots = self.scene.batch.metadata.slot_mapping
         given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & self.scene.pages
         return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
+
+    def refresh(self) -> None:
+        """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""
+        given = [
+            (ref, argument.tensor)
+            for places, call in zip(self._places, self.calls, strict=True)
+            for ref, argument in zip(places, call.arguments, strict=True)
+            if ref is not None and isinstance(argument, Given)
+        ]
+        floats = [(flat(self.region.tensor(ref)), flat(t)) for ref, t in given if t.is_floating_point() and t.numel()]
+        if floats:
+            targets, originals = map(list, zip(*floats, strict=True))
+            share = torch.empty(sum(t.numel() for t in targets), dtype=targets[0].dtype, device=targets[0].device)
+            share.uniform_(*_FRESH)
+            torch._foreach_copy_(targets, originals)
+            torch._foreach_mul_(targets, list(share.split([t.numel() for t in targets])))
+        else:
+            for ref, ids in given:
+                self.scene.draw_tokens(ids)
+                self.region.tensor(ref).copy_(ids)
 
     def fill(self, calls: Sequence[Call]) -> None:
         """Puts the arguments of calls into the mirror, from the first on."""
@@ -137,7 +165,7 @@ class Program:
             if len(outputs) != len(self.layout):
                 raise CandidateFault(Verdict.WRONG_SHAPE, f"{len(outputs)} outputs, expected {len(self.layout)}")
             for index, (said, expected) in enumerate(zip(outputs, self.layout, strict=True)):
-                _check_output(index, said, expected)
+                _check_output(index, said, expected, self._lent)
 
     def kept_inputs(self, index: int) -> Iterator[TensorRef]:
         """The places of a call's arguments that it may not change."""
@@ -217,7 +245,9 @@ def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ra
     )
 
 
-def _check_output(index: int, said: Any, expected: torch.Tensor | None) -> None:
+def _check_output(
+    index: int, said: Any, expected: torch.Tensor | None, lent: set[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
     if said is None or expected is None:
         if said is not None or expected is not None:
             raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} is {'None' if said is None else 'a tensor'}")
@@ -234,12 +264,14 @@ def _check_output(index: int, said: Any, expected: torch.Tensor | None) -> None:
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is {dtype}, expected {dtype_name(expected.dtype)}")
     if device != expected.device.type:
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is on {device}, expected {expected.device.type}")
+    if len(stride) != len(shape):
+        raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described")
     contiguous = torch.empty(shape, device="meta").stride()
     if (
         expected.is_contiguous()
         and expected.numel() > 0
-        and stride != contiguous
         and _differs(shape, stride, contiguous)
+        and (shape, stride) not in lent
     ):
         raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} has strides {list(stride)}, expected it contiguous")
 

@@ -175,6 +175,12 @@ def same_layout(tensor: torch.Tensor) -> torch.Tensor:
     return copy.copy_(tensor)
 
 
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The memory that a tensor spans, gaps included: (span,)."""
+    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.as_strided((span,), (1,))
+
+
 def _positional(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """The call's arguments in the order of the operator's signature."""
     if not kwargs:

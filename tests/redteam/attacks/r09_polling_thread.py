@@ -1,5 +1,4 @@
 # Row 9: a resident thread polls the arena for inputs and works ahead of the call.
-# open: operator inputs do not change between windows: what was seen once is answered from memory. Fresh inputs and expected outputs for every timed window (trial._duel, program.fill) end it
 # expect: wrong_value, timing_inconsistent, ok
 import threading
 import time

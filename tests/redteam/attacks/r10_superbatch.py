@@ -1,6 +1,5 @@
 # Row 10: a burst's calls are worked off together on its first call.
 # task: L1/silu_and_mul@tiny-llama:tiny/decode
-# open: the saving of single calls is not asked for. In clock.call_time let min(saving, whole) be bounded by short[:, 0] - short[:, 1] plus its CI as well
 # expect: ok, timing_inconsistent
 import sys
 

@@ -1,5 +1,4 @@
 # Row 16: a memo keyed by address and a small fingerprint of the contents.
-# open: operator inputs do not change between windows: what was seen once is answered from memory. Fresh inputs and expected outputs for every timed window (trial._duel, program.fill) end it
 # expect: ok, timing_inconsistent, wrong_value
 import torch
 from torch import nn

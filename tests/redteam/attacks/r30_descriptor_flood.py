@@ -1,5 +1,4 @@
 # Row 30: a message that is no JSON, with descriptors that the referee then owns.
-# open: Channel.receive drops the descriptors of a message that it refuses without closing them. Close them before ProtocolError, PeerClosed and TimeoutError leave it
 # expect: protocol_tamper
 import array
 import gc

@@ -1,5 +1,4 @@
 # Row 30: an output described with fewer strides than sizes, to bring the referee down.
-# open: program._differs zips sizes and strides strictly, and the referee dies of ValueError. Compare the lengths in _check_output first
 # expect: protocol_tamper, wrong_shape
 from fastkernels_gym.player import worker
 

@@ -1,5 +1,4 @@
 # Row 30: a fault that no set can hold, to bring the referee down.
-# open: Player.ask looks an unhashable plea up in a set and the referee dies of TypeError. `isinstance(plea, str) and plea in _PLEAS` mends it
 # expect: protocol_tamper
 import gc
 import socket

@@ -1,5 +1,4 @@
 # Row 34: an exception of megabytes, with terminal escapes, HTML, Jinja and orders to the next prompt.
-# open: control characters reach the feedback as they are. Escape all but newlines in feedback.fault_feedback, the one door to agents, reports and terminals
 # expect: runtime_error
 import torch
 from torch import nn

@@ -1,5 +1,4 @@
 # Row 34: a parameter whose name is half a megabyte of terminal escapes.
-# open: the name is quoted in full in the feedback. Bound the detail in feedback.fault_feedback
 # expect: interface_mismatch, protocol_tamper
 import torch
 from torch import nn
