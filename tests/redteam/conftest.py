@@ -98,5 +98,5 @@ def _table(rows: list[Row]) -> str:
         "| row | attack | idea | verdict | reward | contained |",
         "|--:|---|---|---|---|---|",
     ]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

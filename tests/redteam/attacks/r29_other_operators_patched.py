@@ -1,4 +1,4 @@
-# Row 29: another operator and a global flag patched from an L1 candidate; its own operator is slow.
+# Row 29: another operator and a global flag patched from an L1 candidate.
 # measure: e2e
 # expect: ok, timing_inconsistent, wrong_value, mutated_input
 import torch
