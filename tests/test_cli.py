@@ -197,7 +197,7 @@ def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     health = json.loads(capsys.readouterr().out)
     assert health["sandboxed"] is True
     assert {library["name"] for library in health["libraries"]} >= {"torch", "triton", "transformers", "flash-attn"}
-    assert all(layer.keys() == {"name", "present", "reason", "fix"} for layer in health["layers"])
+    assert all(layer.keys() == {"name", "present", "reason", "fix", "required"} for layer in health["layers"])
 
     assert run(["doctor"]) == 0
     assert "flash-attn" in capsys.readouterr().out

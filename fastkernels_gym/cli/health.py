@@ -36,7 +36,7 @@ class Health:
     @property
     def sandboxed(self) -> bool:
         """Whether candidates can run in the sandbox."""
-        return all(layer.present for layer in self.layers)
+        return all(layer.present or not layer.required for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able data."""

