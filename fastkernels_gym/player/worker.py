@@ -14,8 +14,6 @@ import contextlib
 import gc
 import importlib
 import inspect
-import os
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +22,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from fastkernels_gym.player.faults import CANDIDATE_FILE, InterfaceError, describe, fault_kind
 from fastkernels_gym.player.memory import DeviceSlab, HostSlab, address_range, dtype_name, ipc_handle, view
-from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, TensorRef
+from fastkernels_gym.player.protocol import Channel, PeerClosed, TensorRef
 
-_CANDIDATE = Path("candidate.py")
 _SPIN_S = 0.005
 
 
@@ -79,10 +77,6 @@ class Program:
         return [*self.outputs[n], *self.warm[n:]]
 
 
-class InterfaceError(Exception):
-    """The candidate's class cannot be built or called as the model does."""
-
-
 class Player:
     """The state of one player: one model, one arena, some programs."""
 
@@ -99,7 +93,7 @@ class Player:
         if message["source"] is not None:
             from fastkernels_gym.player import overlay
 
-            path = Path.cwd() / _CANDIDATE
+            path = Path.cwd() / CANDIDATE_FILE
             path.write_text(message["source"], encoding="utf-8")
             overlay.install(message["module"], message["classes"], path)
             importlib.import_module(message["module"])
@@ -303,44 +297,3 @@ def _describe_tensor(tensor: torch.Tensor) -> dict[str, Any]:
         "dtype": dtype_name(tensor.dtype),
         "device": device,
     }
-
-
-def fault_kind(error: BaseException, stage: str) -> str:
-    """The verdict that an exception of the candidate's earns, by where and what it was."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    text = str(error)
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return "out_of_memory"
-    if "AcceleratorError" in names or "CUDA error" in text:
-        return "device_fault"
-    if names & {
-        "CompilationError",
-        "CompileTimeAssertionFailure",
-        "BackendCompilerFailed",
-        "InductorError",
-        "PTXASError",
-    }:
-        return "compile_error"
-    if "Error building extension" in text or "nvrtc" in text.lower():
-        return "compile_error"
-    if "CandidateImportError" in names:
-        return "load_error"
-    if isinstance(error, InterfaceError) or (stage == "load" and isinstance(error, TypeError)):
-        return "interface_mismatch"
-    return "runtime_error"
-
-
-def describe(error: BaseException) -> str:
-    """What the agent is told of an exception: its candidate's own frames, then type and message, bounded."""
-    error = getattr(error, "original", None) or error.__cause__ or error
-    try:
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if os.path.basename(f.filename) == _CANDIDATE.name
-        ]
-        where = "".join(f"candidate.py:{f.lineno} in {f.name}: {f.line}\n" for f in frames[-5:])
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # a hostile __str__ or frame
-        where, text = "", f"{type(error).__name__} (its message cannot be read)"
-    return where + (
-        text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL // 2]}\n[...]\n{text[-MAX_DETAIL // 2 :]}"
-    )
