@@ -84,5 +84,5 @@ def test_any_output_gives_some_text(output: str) -> None:
 def test_load_inline_in_the_sandbox_fails_with_the_compilers_words(evaluator: fk.Evaluator) -> None:
     result = evaluator.evaluate("L1/silu_and_mul@tiny-llama", INLINE, measure="op", budget_s=0.3)
     assert result.verdict is Verdict.COMPILE_ERROR, result.feedback
-    assert "main.cpp:" in result.feedback and "\u2018y\u2019" in result.feedback or "'y'" in result.feedback
+    assert "main.cpp:" in result.feedback and "declared in this scope" in result.feedback
     assert "ninja" not in result.feedback
