@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -197,7 +197,7 @@ class Watchdog(threading.Thread):
             pids = _tree(self._pid, self._limits.processes + 1)
             if len(pids) > self._limits.processes:
                 self.reason = f"over {self._limits.processes} processes"
-            elif (used := sum(map(_private_bytes, pids))) > self._limits.memory_bytes:
+            elif (used := sum(map(_private_bytes, pids)) + _memfd_bytes(pids)) > self._limits.memory_bytes:
                 self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
             if self.reason:
                 self._kill()
@@ -244,10 +244,26 @@ def _tree(root: int, limit: int) -> list[int]:
 
 
 def _private_bytes(pid: int) -> int:
-    """Anonymous and tmpfs-backed private memory; the arena and shared libraries are not the player's own."""
+    """Anonymous memory; the arena and shared libraries are not the player's own, and its tmpfs have a size."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
     found = re.search(r"^RssAnon:\s*(\d+)", status, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
+
+
+def _memfd_bytes(pids: Sequence[int]) -> int:
+    """Memory behind the files without a name that these processes hold open, but for the referee's own: the arena."""
+    held = {file: size for pid in pids for file, size in _memfds(str(pid))}
+    return sum(held[file] for file in held.keys() - dict(_memfds("self")).keys()) if held else 0
+
+
+def _memfds(pid: str) -> Iterator[tuple[tuple[int, int], int]]:
+    """Device and inode, and bytes allocated, of a process's open memfds."""
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if os.readlink(entry.path).startswith("/memfd:"):
+                    status = os.stat(entry.path)
+                    yield (status.st_dev, status.st_ino), status.st_blocks * 512

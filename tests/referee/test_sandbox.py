@@ -76,6 +76,13 @@ for folder in ("/tmp", "/dev/shm", "/tmp/triton", "/tmp/inductor", "/tmp/torch_e
     except OSError as error:
         found.append((folder, error.errno))
 """
+MEMFDS = """
+import time
+files = [os.memfd_create(str(n)) for n in range(10)]
+for file in files:
+    os.posix_fallocate(file, 0, 1 << 30)
+time.sleep(60)
+"""
 TOOLCHAIN = """
 with open("scale.c", "w") as file:
     file.write("double twice(double x) { return 2 * x; }")
@@ -114,6 +121,12 @@ def test_the_next_player_finds_nothing_of_the_last_one(evaluator: fk.Evaluator) 
 def test_compilers_run_in_the_sandbox(evaluator: fk.Evaluator) -> None:
     result = judge(evaluator, TOOLCHAIN)
     assert result.verdict is Verdict.OK, result.feedback
+
+
+def test_memory_in_files_without_a_name_counts(evaluator: fk.Evaluator) -> None:
+    result = judge(evaluator, MEMFDS)
+    assert result.verdict is Verdict.OUT_OF_MEMORY, result.feedback
+    assert judge(evaluator, "").verdict is Verdict.OK
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
