@@ -23,6 +23,7 @@ from fastkernels_gym.player import seccomp
 
 UID = 1000
 TMP_BYTES = 2 << 30
+TMP_FILES = 1 << 17
 WARM_CACHE = "/run/triton"  # what trusted code has compiled; every player starts with a copy
 LENT_PROC = "/run/proc"  # seen by the zygote alone, so that players can mount a /proc of their own
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")

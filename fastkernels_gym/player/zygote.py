@@ -18,7 +18,7 @@ from typing import Any
 
 from fastkernels_gym.player import seccomp
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, WARM_CACHE, Limits
+from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, TMP_FILES, WARM_CACHE, Limits
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -111,8 +111,9 @@ def _unshare(kept: list[str]) -> None:
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     folders = {path: os.open(path, os.O_PATH) for path in kept}
+    quota = f"size={TMP_BYTES},nr_inodes={TMP_FILES}".encode()
     for target in (b"/tmp", b"/dev/shm"):
-        _libc("mount", b"tmpfs", target, b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={TMP_BYTES}".encode())
+        _libc("mount", b"tmpfs", target, b"tmpfs", _MS_NOSUID | _MS_NODEV, quota)
     for path, fd in folders.items():
         os.makedirs(path)
         _libc("mount", f"/proc/self/fd/{fd}".encode(), path.encode(), None, _MS_BIND | _MS_REC, None)
