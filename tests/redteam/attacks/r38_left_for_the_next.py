@@ -1,6 +1,5 @@
 # Row 38: files left for the next evaluation wherever the file system takes them.
 # runs: 2
-# open: bubblewrap's root is one writable tmpfs under the zygote and all its players: what one writes to / the next one reads, and its bytes stay. `--remount-ro /` after the last mount (sandbox.command) mends it
 # expect: ok
 import os
 
