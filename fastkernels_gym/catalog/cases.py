@@ -49,8 +49,8 @@ class Case:
         n: how often the workload runs the phase.
         count: calls of this case in one pass.
         paths: the module path of each call, in the order of the calls; a shared module appears once a call.
-        init: the constructor's arguments by name, as the model gave them; of instances that differ only in
-            their `prefix`, the first one's.
+        init: the constructor's arguments by name, as the model gave them; of instances that differ, parts
+            included, only in their `prefix`, the first one's.
         args: the call's arguments, by parameter name.
     """
 

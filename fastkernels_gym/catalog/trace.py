@@ -151,8 +151,12 @@ class _Recorder:
     @contextmanager
     def listening(self) -> Iterator[None]:
         handles = []
+        own = {id(module): _unprefixed(init) for module, _, _, init in self._built.instances}
         for module, operator_id, path, init in self._built.instances:
-            handles.append(module.register_forward_pre_hook(self._enter(operator_id, path, init), with_kwargs=True))
+            # Its parts count too: layers that are called alike may differ in them, as in the window of their attention.
+            identity = json.dumps([own[id(part)] for part in module.modules() if id(part) in own], sort_keys=True)
+            enter = self._enter(identity, operator_id, path, init)
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
             yield
@@ -167,9 +171,7 @@ class _Recorder:
         )
         return Trace(self._phase, cases, dict(self._nested))
 
-    def _enter(self, operator_id: str, path: str, init: dict[str, Plain]) -> Callable[..., None]:
-        identity = json.dumps({name: value for name, value in init.items() if name != "prefix"}, sort_keys=True)
-
+    def _enter(self, identity: str, operator_id: str, path: str, init: dict[str, Plain]) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             bound = _call_signature(type(module)).bind(module, *args, **kwargs).arguments
             specs = tuple(_spec(name, value) for name, value in list(bound.items())[1:])
@@ -182,6 +184,11 @@ class _Recorder:
 
     def _leave(self, *_: object) -> None:
         self._running.pop()
+
+
+def _unprefixed(init: dict[str, Plain]) -> dict[str, Plain]:
+    """Constructor arguments but for the name that an instance has in the model."""
+    return {name: value for name, value in init.items() if name != "prefix"}
 
 
 def _call_signature(operator_class: type[nn.Module]) -> inspect.Signature:

@@ -43,6 +43,15 @@ def test_equal_layers_merge_although_their_prefixes_differ() -> None:
     assert decode[0].args[0].shape == (32, 4096)
 
 
+@pytest.mark.parametrize("operator", ["L1/flash_attn_decode", "L2/gemma3_attention"])
+def test_layers_with_and_without_a_window_are_cases_of_their_own(operator: str) -> None:
+    sliding, full = _phase(load_task(f"{operator}@gemma-3-1b").cases, "decode")
+    assert (sliding.count, full.count) == (22, 4)
+    assert [int(path.split(".")[2]) for path in full.paths] == [5, 11, 17, 23]
+    if operator == "L1/flash_attn_decode":
+        assert sliding.init["per_layer_sliding_window"] == 512 and full.init["per_layer_sliding_window"] is None
+
+
 def test_the_query_is_a_view_into_the_fused_projection() -> None:
     (case,) = _phase(load_task("L1/rotary_emb@llama-3.1-8b").cases, "prefill")
     shapes = {arg.name: (arg.shape, arg.stride) for arg in case.args}
