@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 WeightLoader = Callable[..., None]
+ShardId = str | int | tuple[int, str]
+"""Which part of a packed parameter a weight is: a name, a number, or an expert and its projection."""
 
 
 def parameter(*shape: int, dtype: torch.dtype | None, loader: WeightLoader) -> nn.Parameter:
@@ -42,7 +44,7 @@ def load_default(param: nn.Parameter, loaded: torch.Tensor) -> None:
     param.data.copy_(loaded)
 
 
-def load_named(name: str, param: nn.Parameter, loaded: torch.Tensor, shard_id: str | int | None = None) -> None:
+def load_named(name: str, param: nn.Parameter, loaded: torch.Tensor, shard_id: ShardId | None = None) -> None:
     """Loads a checkpoint's weight, or the shard that it is, through the parameter's own loader.
 
     Raises:

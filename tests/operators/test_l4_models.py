@@ -14,9 +14,11 @@ from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block
 from fastkernels_gym.engine.step import forward_logits
 from fastkernels_gym.tasks.baseline.L4.gemma3 import Gemma3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
+from fastkernels_gym.tasks.baseline.L4.mixtral import MixtralForCausalLM
 from fastkernels_gym.tasks.baseline.L4.phi3 import Phi3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
+from fastkernels_gym.tasks.baseline.L4.qwen3_moe import Qwen3MoeForCausalLM
 
 # A vocabulary that needs padding, and fewer KV heads than heads.
 SIZES = {
@@ -52,6 +54,7 @@ LONGROPE = {
     "short_factor": [1.0] * 6,
     "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0],
 }
+EXPERTS = {"head_dim": 32, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 # Name -> transformers' class, ours, and what the config says beside the sizes.
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (transformers.LlamaForCausalLM, LlamaForCausalLM, {"rope_parameters": LLAMA3}),
@@ -99,6 +102,13 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
             "pad_token_id": 0,
         },
     ),
+    "mixtral": (transformers.MixtralForCausalLM, MixtralForCausalLM, {"num_local_experts": 5}),
+    "qwen3_moe": (transformers.Qwen3MoeForCausalLM, Qwen3MoeForCausalLM, {**EXPERTS, "norm_topk_prob": True}),
+    "qwen3_moe, weights as they are, one layer dense": (
+        transformers.Qwen3MoeForCausalLM,
+        Qwen3MoeForCausalLM,
+        {**EXPERTS, "mlp_only_layers": [1], "tie_word_embeddings": True},
+    ),
 }
 CPU = torch.device("cpu")
 CLASSES = {
@@ -107,6 +117,8 @@ CLASSES = {
     "L4/qwen3": Qwen3ForCausalLM,
     "L4/gemma3": Gemma3ForCausalLM,
     "L4/phi3": Phi3ForCausalLM,
+    "L4/mixtral": MixtralForCausalLM,
+    "L4/qwen3_moe": Qwen3MoeForCausalLM,
 }
 PROMPTS, STEPS, BLOCK = [1, 21, 9], 16, 4
 # As published: numbers of parameters of the safetensors, tied ones once.
@@ -120,6 +132,8 @@ PUBLISHED = {
     "gemma-3-4b": 3_880_263_168,  # without the vision tower
     "phi-4": 14_659_507_200,
     "phi-4-mini": 3_836_021_760,
+    "mixtral-8x7b": 46_702_792_704,
+    "qwen3-30b-a3b": 30_532_122_624,
 }
 
 

@@ -27,13 +27,7 @@ class LlamaDecoderLayer(Operator):
     def __init__(self, config: Any, prefix: str = "", rotary_emb: RotaryEmbedding | None = None) -> None:
         super().__init__()
         self.self_attn = self.build_attention(config, f"{prefix}.self_attn", rotary_emb)
-        self.mlp = LlamaMLP(
-            config.hidden_size,
-            config.intermediate_size,
-            config.hidden_act,
-            bias=getattr(config, "mlp_bias", False),
-            prefix=f"{prefix}.mlp",
-        )
+        self.mlp = self.build_mlp(config, f"{prefix}.mlp")
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -49,6 +43,15 @@ class LlamaDecoderLayer(Operator):
             bias_o_proj=bias,
             prefix=prefix,
             rotary_emb=rotary_emb,
+        )
+
+    def build_mlp(self, config: Any, prefix: str) -> Operator:
+        return LlamaMLP(
+            config.hidden_size,
+            config.intermediate_size,
+            config.hidden_act,
+            bias=getattr(config, "mlp_bias", False),
+            prefix=prefix,
         )
 
     def forward_native(

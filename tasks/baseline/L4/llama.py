@@ -13,7 +13,7 @@ from ..L1.rotary_emb import RotaryEmbedding, get_rope
 from ..L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from ..L3.llama_decoder import LlamaDecoderLayer
 from ..operator import Operator
-from ..weights import load_named, refuse
+from ..weights import ShardId, load_named, refuse
 
 
 class LlamaModel(nn.Module):
@@ -105,7 +105,7 @@ class LlamaForCausalLM(Operator):
             raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing)[:5])}")
         return set(parameters)
 
-    def _parts(self, name: str) -> list[tuple[str, str | int | None]]:
+    def _parts(self, name: str) -> list[tuple[str, ShardId | None]]:
         """A parameter's names in a checkpoint, each with its shard id if the parameter is packed."""
         module, _, kind = name.rpartition(".")
         block, _, packed = module.rpartition(".")
