@@ -31,6 +31,13 @@ _LIMITS = {
     "vocab_size": 1 << 23,
     "max_position_embeddings": 1 << 25,
 }
+_EXPERTS = (
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "decoder_sparse_step",
+)  # where a config has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,10 @@ def _check_sizes(name: str, config: PretrainedConfig) -> None:
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
             raise UnknownModel(f"{name}: its config's {key} is {_clip(repr(value))}, not an integer from 1 to {limit}")
+    for key in _EXPERTS:
+        value = getattr(config, key, None)
+        if value is not None and (type(value) is not int or not 0 < value <= _LIMITS["intermediate_size"]):
+            raise UnknownModel(f"{name}: its config's {key} is {_clip(repr(value))}, not a positive integer")
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         raise UnknownModel(f"{name}: {heads} attention heads cannot share {kv_heads} key-value heads")

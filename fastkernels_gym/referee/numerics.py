@@ -17,6 +17,12 @@ MAX_RATIO = 4.0
 BASELINE_OFF = 0.05
 # Timed outputs of the whole model are held against the baseline's on the same tokens: both err, each in its own way.
 PAIR_RATIO = 1.5 * (RMS_RATIO + 1.0)
+# A routing decision is unsettled where its margin is at most this many times the router's RMS noise: two scores, each
+# off by up to RMS_RATIO times the noise, three sigma out. No more rows than this share leave; what is unsettled must
+# still be as near to the oracle as another expert's answer would be, relative RMS.
+MARGIN = 3.0 * RMS_RATIO * math.sqrt(2.0)
+MOST_UNSETTLED = 0.5
+UNSETTLED_OFF = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,18 @@ def baseline_is_off(baseline: torch.Tensor, oracle: torch.Tensor) -> bool:
     finite = torch.isfinite(oracle)
     difference = torch.where(finite, baseline.double() - oracle, 0.0)
     return _rms(difference) > BASELINE_OFF * _rms(torch.where(finite, oracle, 0.0)) + torch.finfo(baseline.dtype).tiny
+
+
+def router_noise(baseline: torch.Tensor, oracle: torch.Tensor) -> float:
+    """RMS error of a router's scores, floored at float32's: softmax is computed in it.
+
+    Args:
+        baseline: the scores that the baseline routes by, float64.
+        oracle: the oracle's, same shape.
+    """
+    finite = torch.isfinite(oracle) & torch.isfinite(baseline)
+    truth = torch.where(finite, oracle, 0.0)
+    return max(_rms(torch.where(finite, baseline - oracle, 0.0)), _rms(half_ulp(truth, torch.float32)))
 
 
 def pair_distance(candidate: torch.Tensor, baseline: torch.Tensor, noise: float) -> float:

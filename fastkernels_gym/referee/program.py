@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.arena import Region
 from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
@@ -32,10 +33,19 @@ _FRESH = (0.5, 1.5)  # times what the model computed
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a call gives: by the baseline, and by the oracle in float64; KV rows that it writes are further outputs."""
+    """What a call gives: by the baseline, and by the oracle in float64; KV rows that it writes are further outputs.
+
+    Args:
+        baseline: the baseline's outputs.
+        oracle: the oracle's.
+        unsettled: (rows,) bool; rows of the outputs whose routing lies within the router's noise, None for none.
+        canonical: puts outputs whose order is free into one order, where the operator says how.
+    """
 
     baseline: Outputs
     oracle: Outputs
+    unsettled: torch.Tensor | None = None
+    canonical: Callable[..., Outputs] | None = None
 
 
 class Program:
@@ -198,13 +208,22 @@ def run_baseline(scene: Scene, call: Call) -> Outputs:
 def expect(program: Program, call: Call) -> Expected:
     """Runs baseline and oracle on a call."""
     scene = program.scene
-    baseline = run_baseline(scene, call)
+    module = scene.subject.module.get_submodule(call.path)
+    # The model's own rows mix all tokens' routing: nothing leaves its ratio.
+    routers = Routers(module if call.path else nn.Identity())
+    with routers.heard() as heard:
+        baseline = run_baseline(scene, call)
     baseline_rows = program.kv_rows(call, scene.kv_caches)
     wide = _WideCaches(scene.kv_caches)
-    with scene.subject.oracle():
+    with scene.subject.oracle(), routers.heard() as exact:
         arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
         oracle = _run(scene, call, arguments, ForwardContext(scene.batch.metadata, wide))
-    return Expected((*baseline, *baseline_rows), (*oracle, *program.kv_rows(call, wide)))
+    return Expected(
+        (*baseline, *baseline_rows),
+        (*oracle, *program.kv_rows(call, wide)),
+        routers.unsettled(heard, exact),
+        getattr(module, "canonical", None),
+    )
 
 
 def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
@@ -214,9 +233,16 @@ def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
         CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
     """
     worst = ErrorRatio(0.0, 0.0)
-    for index, (ours, base, truth) in enumerate(zip(outputs, expected.baseline, expected.oracle, strict=True)):
+    all_of_them = (outputs, expected.baseline, expected.oracle)
+    if expected.canonical is not None:
+        all_of_them = tuple(expected.canonical(*found) for found in all_of_them)  # type: ignore[assignment]
+    for index, (ours, base, truth) in enumerate(zip(*all_of_them, strict=True)):
         if ours is None or base is None or truth is None:
             continue
+        leaving = expected.unsettled
+        if leaving is not None and base.dim() and len(base) == len(leaving):
+            _judge_unsettled(name, index, ours[leaving], truth[leaving])
+            ours, base, truth = (t[~leaving] for t in (ours, base, truth))
         if not base.is_floating_point():
             if not torch.equal(ours, base):
                 raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
@@ -233,6 +259,13 @@ def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
             raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
         worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
     return worst
+
+
+def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor) -> None:
+    """Rows that another choice of expert may change are held to what such a choice can change."""
+    if ours.is_floating_point() and not numerics.relative_rms(ours, truth) <= numerics.UNSETTLED_OFF:
+        detail = f"{name}: output {index}: rows whose routing is close to a tie are far from any choice's answer"
+        raise CandidateFault(Verdict.WRONG_VALUE, detail)
 
 
 def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:

@@ -92,3 +92,16 @@ def phi3(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
     config = transformers.Phi3Config(**SIZES, rope_parameters=rope, sliding_window=8, pad_token_id=0, bos_token_id=None)
     return save(transformers.Phi3ForCausalLM(config), tmp_path_factory.mktemp("phi3"))
+
+
+@pytest.fixture(scope="session")
+def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    config = transformers.MixtralConfig(**SIZES, num_local_experts=5, num_experts_per_tok=2, bos_token_id=None)
+    return save(transformers.MixtralForCausalLM(config), tmp_path_factory.mktemp("mixtral"), max_shard_size="60KB")
+
+
+@pytest.fixture(scope="session")
+def qwen3_moe(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    experts = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    config = transformers.Qwen3MoeConfig(**SIZES, **experts, head_dim=16)
+    return save(transformers.Qwen3MoeForCausalLM(config), tmp_path_factory.mktemp("qwen3_moe"))

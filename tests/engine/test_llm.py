@@ -7,7 +7,7 @@ import torch
 
 from fastkernels_gym.engine import Engine, load_model
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3", "phi3")
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3", "phi3", "mixtral", "qwen3_moe")
 
 
 def prompts(*lengths: int, vocabulary: int = 150) -> list[list[int]]:

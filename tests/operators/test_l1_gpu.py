@@ -12,11 +12,16 @@ from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
 from fastkernels_gym.tasks.baseline.L1.gelu_and_mul import GeluAndMul
 from fastkernels_gym.tasks.baseline.L1.gemma_rms_norm import GemmaRMSNorm
+from fastkernels_gym.tasks.baseline.L1.grouped_gemm import GroupedGemm
 from fastkernels_gym.tasks.baseline.L1.linear import Linear
+from fastkernels_gym.tasks.baseline.L1.moe_align_block_size import MoeAlignBlockSize
+from fastkernels_gym.tasks.baseline.L1.moe_sum import MoeSum
 from fastkernels_gym.tasks.baseline.L1.rms_norm import RMSNorm
 from fastkernels_gym.tasks.baseline.L1.rotary_emb import get_rope
 from fastkernels_gym.tasks.baseline.L1.silu_and_mul import SiluAndMul
 from fastkernels_gym.tasks.baseline.L1.store_kvcache import StoreKVCache
+from fastkernels_gym.tasks.baseline.L1.topk_softmax import TopkSoftmax
+from fastkernels_gym.tasks.baseline.L2.fused_moe import FusedMoE
 
 pytestmark = pytest.mark.gpu
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -161,3 +166,39 @@ def test_decode_graph_follows_the_lengths(window):
         graph.replay()
         with reference_mode():
             torch.testing.assert_close(out, decode(*arguments), rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("tokens, experts, topk", [(1, 8, 2), (33, 128, 8), (2048, 8, 2), (1500, 60, 4)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_experts(tokens, experts, topk, dtype):
+    logits = torch.randn(tokens, experts, device="cuda").to(dtype)
+    weights, ids = TopkSoftmax(topk)(logits)
+    with reference_mode():
+        expected, places = TopkSoftmax(topk)(logits)
+    assert torch.equal(ids, places)
+    torch.testing.assert_close(weights, expected)
+    for block in (16, 64, 128):
+        aligned = MoeAlignBlockSize()(ids, block, experts)
+        with reference_mode():
+            assert all(map(torch.equal, aligned, MoeAlignBlockSize()(ids, block, experts)))
+        x, weight = randn(tokens, 136, dtype=dtype)[:, 8:], randn(experts, 70, 128, dtype=dtype)
+        check(GroupedGemm(), x, weight, None, *aligned, topk, block)
+        inner, down = randn(tokens * topk, 72, dtype=dtype), randn(experts, 48, 72, dtype=dtype)
+        check(GroupedGemm(), inner, down, weights, *aligned, 1, block)
+    check(MoeSum(), randn(tokens, topk, 200, dtype=dtype))
+
+
+def test_a_graph_of_experts_follows_the_routing():
+    moe = FusedMoE(16, 4, 128, 64, params_dtype=torch.bfloat16).cuda()
+    for weight in moe.parameters():
+        weight.data.normal_(0, 0.1)
+    x, logits = (torch.empty(24, size, dtype=torch.bfloat16, device="cuda").normal_() for size in (128, 16))
+    moe(x, logits)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = moe(x, logits)
+    for skew in (0.0, 5.0):
+        x.normal_()
+        logits.normal_()[:, 3] += skew
+        graph.replay()
+        assert torch.equal(out, moe(x, logits))

@@ -12,8 +12,10 @@ from fastkernels_gym.tasks.baseline.L2.qwen2_attention import Qwen2Attention
 from fastkernels_gym.tasks.baseline.L2.qwen3_attention import Qwen3Attention
 from fastkernels_gym.tasks.baseline.L3.gemma3_decoder import Gemma3DecoderLayer
 from fastkernels_gym.tasks.baseline.L3.llama_decoder import LlamaDecoderLayer
+from fastkernels_gym.tasks.baseline.L3.mixtral_decoder import MixtralDecoderLayer
 from fastkernels_gym.tasks.baseline.L3.qwen2_decoder import Qwen2DecoderLayer
 from fastkernels_gym.tasks.baseline.L3.qwen3_decoder import Qwen3DecoderLayer
+from fastkernels_gym.tasks.baseline.L3.qwen3_moe_decoder import Qwen3MoeDecoderLayer
 
 SIZES = {
     "hidden_size": 32,
@@ -27,6 +29,13 @@ LAYERS = {
     LlamaDecoderLayer: (transformers.LlamaConfig(**SIZES), LlamaAttention),
     Qwen2DecoderLayer: (transformers.Qwen2Config(**SIZES), Qwen2Attention),
     Qwen3DecoderLayer: (transformers.Qwen3Config(**SIZES, head_dim=16), Qwen3Attention),
+    MixtralDecoderLayer: (transformers.MixtralConfig(**SIZES, num_local_experts=3), LlamaAttention),
+    Qwen3MoeDecoderLayer: (
+        transformers.Qwen3MoeConfig(
+            **SIZES, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24
+        ),
+        Qwen3Attention,
+    ),
     Gemma3DecoderLayer: (transformers.Gemma3TextConfig(**SIZES, head_dim=16, sliding_window=3), Gemma3Attention),
 }
 QUERY, BLOCK = [5, 3], 4
@@ -58,7 +67,8 @@ def test_a_layer_uses_its_own_familys_attention(layer) -> None:
     names = {name.partition(".")[0] for name, _ in layer.named_parameters()}
     sandwich = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
     norms = {"input_layernorm", "post_attention_layernorm"} | (sandwich if attention is Gemma3Attention else set())
-    assert names == {"self_attn", "mlp"} | norms
+    block = "block_sparse_moe" if isinstance(layer, MixtralDecoderLayer) else "mlp"
+    assert names == {"self_attn", block} | norms
 
 
 def test_without_a_residual_the_input_is_the_residual(layer) -> None:
@@ -85,7 +95,8 @@ def test_output_and_residual_add_up_to_the_block_of_the_paper(layer) -> None:
     attention = run(layer.self_attn, config, normed(layer.input_layernorm, x))
     attended = x + (normed(layer.post_attention_layernorm, attention) if gemma else attention)
     torch.testing.assert_close(remaining, attended, atol=1e-5, rtol=1e-5)
-    mlp = layer.mlp(normed(layer.pre_feedforward_layernorm if gemma else layer.post_attention_layernorm, attended))
+    block = layer.block_sparse_moe if isinstance(layer, MixtralDecoderLayer) else layer.mlp
+    mlp = block(normed(layer.pre_feedforward_layernorm if gemma else layer.post_attention_layernorm, attended))
     expected = attended + (normed(layer.post_feedforward_layernorm, mlp) if gemma else mlp)
     torch.testing.assert_close(output + remaining, expected, atol=1e-5, rtol=1e-5)
 

@@ -24,6 +24,11 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "qwen3": (transformers.Qwen3ForCausalLM, {"head_dim": 16}),
     "gemma3": (transformers.Gemma3ForCausalLM, {"head_dim": 16, "sliding_window": 3, "final_logit_softcapping": 9.0}),
     "phi3": (transformers.Phi3ForCausalLM, {"pad_token_id": 0, "sliding_window": 3}),
+    "mixtral": (transformers.MixtralForCausalLM, {"num_local_experts": 3}),
+    "qwen3_moe": (
+        transformers.Qwen3MoeForCausalLM,
+        {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    ),
 }
 SCRIPT = str(Path(__file__).with_name("two_ranks.py"))
 
@@ -35,9 +40,17 @@ def drawn(model_class: Any, changes: dict[str, Any]) -> tuple[str, dict[str, Any
         shapes = {name: param.shape for name, param in model_class(config).named_parameters()}
     generator = torch.Generator().manual_seed(2)
     checkpoint = {
-        name: torch.randn(shape, generator=generator) * 0.3 + (len(shape) == 1) for name, shape in shapes.items()
+        stacked(name, model_class): torch.randn(shape, generator=generator) * 0.3 + (len(shape) == 1)
+        for name, shape in shapes.items()
     }
     return model_class.__name__, config.to_dict(), checkpoint
+
+
+def stacked(name: str, model_class: Any) -> str:
+    """Our name for a parameter of transformers': experts are stacked in both, under other names."""
+    if model_class is transformers.MixtralForCausalLM:
+        name = name.replace(".mlp.", ".block_sparse_moe.")
+    return name.replace("experts.gate_up_proj", "experts.w13_weight").replace("experts.down_proj", "experts.w2_weight")
 
 
 @pytest.fixture(scope="module")

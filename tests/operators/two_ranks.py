@@ -18,11 +18,21 @@ from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead,
 from fastkernels_gym.tasks.baseline.L2.parallel_linear import ColumnParallelLinear, RowParallelLinear
 from fastkernels_gym.tasks.baseline.L4.gemma3 import Gemma3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.llama import LlamaForCausalLM
+from fastkernels_gym.tasks.baseline.L4.mixtral import MixtralForCausalLM
 from fastkernels_gym.tasks.baseline.L4.phi3 import Phi3ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen2 import Qwen2ForCausalLM
 from fastkernels_gym.tasks.baseline.L4.qwen3 import Qwen3ForCausalLM
+from fastkernels_gym.tasks.baseline.L4.qwen3_moe import Qwen3MoeForCausalLM
 
-MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma3ForCausalLM, Phi3ForCausalLM)
+MODELS = (
+    LlamaForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    Gemma3ForCausalLM,
+    Phi3ForCausalLM,
+    MixtralForCausalLM,
+    Qwen3MoeForCausalLM,
+)
 CLASSES = {model.__name__: model for model in MODELS}
 QUERY, BLOCK = [5, 1, 3], 4
 

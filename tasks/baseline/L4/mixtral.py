@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from ..L1.rotary_emb import RotaryEmbedding
 from ..L3.mixtral_decoder import MixtralDecoderLayer
 from ..operator import Operator
-from ..weights import ShardId, refuse
+from ..weights import ShardId
 from .llama import LlamaForCausalLM
 
 
@@ -23,11 +23,6 @@ class MixtralForCausalLM(LlamaForCausalLM):
         "w13_weight": {"w1": "gate", "w3": "up"},
         "w2_weight": {"w2": "down"},
     }
-
-    def __init__(self, config: Any, prefix: str = "") -> None:
-        # Both families' configs name a window; Qwen3's only counts with the switch on.
-        refuse(sliding_window=config.sliding_window if getattr(config, "use_sliding_window", True) else None)
-        super().__init__(config, prefix)
 
     def build_layer(self, config: Any, prefix: str, rotary_emb: RotaryEmbedding) -> Operator:
         return MixtralDecoderLayer(config, prefix, rotary_emb)

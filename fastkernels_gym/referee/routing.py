@@ -1,0 +1,68 @@
+"""Routing is a decision: where two experts' scores lie closer than the router's own noise, either may be right.
+
+A token whose decision hangs on such a margin is unsettled: its rows say nothing about accuracy and leave the ratio.
+The noise is measured: what the baseline's router is handed, against what the oracle's is. Only the referee's own
+modules are asked, so no candidate has a say in which rows leave. Exact ties are settled: the lower expert wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastkernels_gym.referee import numerics
+
+
+class Routers:
+    """The routers below a module, and the scores that they are handed.
+
+    A router is an operator whose reference can tell `margins(scores)`: by how much each choice won over the next.
+
+    Args:
+        module: the operator whose calls are judged.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._own = module
+        self._routers = [part for part in module.modules() if hasattr(part, "margins")]
+
+    @contextmanager
+    def heard(self) -> Iterator[list[torch.Tensor]]:
+        """Yields the list to which each router's scores are added meanwhile."""
+        scores: list[torch.Tensor] = []
+
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            scores.append(arguments[0].double())
+
+        handles = [router.register_forward_pre_hook(hook) for router in self._routers]
+        try:
+            yield scores
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def unsettled(self, baseline: list[torch.Tensor], oracle: list[torch.Tensor]) -> torch.Tensor | None:
+        """Which rows leave the ratio: (rows,) bool; None where none does.
+
+        Args:
+            baseline: the scores that the baseline's routers were handed, (rows, experts) each.
+            oracle: the same of the oracle's.
+        """
+        closest: torch.Tensor | None = None
+        for router, ours, truth in zip(self._routers, baseline, oracle, strict=False):
+            margins = router.margins(truth)  # type: ignore[operator]
+            if router is not self._own:
+                margins = margins[:, -1:]  # further up it only counts who is chosen, not in which order
+            margins = torch.where(margins > 0, margins, torch.inf) / numerics.router_noise(ours, truth)
+            nearest = margins.amin(-1) if margins.shape[-1] else margins.new_full(margins.shape[:1], torch.inf)
+            closest = nearest if closest is None else torch.minimum(closest, nearest)
+        if closest is None or not (closest <= numerics.MARGIN).any():
+            return None
+        most = max(1, int(numerics.MOST_UNSETTLED * closest.numel()))
+        leaving = torch.zeros_like(closest, dtype=torch.bool)
+        leaving[closest.argsort()[:most]] = True
+        return leaving & (closest <= numerics.MARGIN)
