@@ -87,6 +87,24 @@ def test_nonsense_is_one_clear_line(tmp_path: Path, changes: dict[str, object]) 
     assert str(tmp_path) in message
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tiny-mixtral", {"num_local_experts": 0}),
+        ("tiny-mixtral", {"num_experts_per_tok": "two"}),
+        ("tiny-qwen3-moe", {"num_experts": 10**12}),
+        ("tiny-qwen3-moe", {"moe_intermediate_size": -1}),
+        ("tiny-qwen3-moe", {"decoder_sparse_step": 0}),
+    ],
+)
+def test_nonsense_about_experts_is_one_clear_line(tmp_path: Path, name: str, changes: dict[str, object]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(_values(name) | changes), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_model_config(str(path))
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1}', b"[" * 100_000])
 def test_what_is_no_config_is_an_unknown_model(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "config.json"

@@ -43,6 +43,13 @@ def test_topk_softmax_kernel(interpreted, tokens, experts, topk, renormalize) ->
         torch.testing.assert_close(weights, expected)
 
 
+def test_topk_softmax_kernel_names_an_expert_whatever_the_logits(interpreted) -> None:
+    logits = torch.full((2, 5), float("nan"))
+    logits[1] = float("-inf")
+    _, ids = interpreted("topk_softmax.topk_softmax", logits, 2, True)[0]
+    assert ((ids >= 0) & (ids < 5)).all()
+
+
 def test_margins_say_by_how_much_a_choice_was_won() -> None:
     margins = TopkSoftmax(2).margins(torch.tensor([[1.0, 5.0, 4.0, 3.5], [2.0, 2.0, 2.0, 0.0]]))
     assert margins.tolist() == [[1.0, 0.5], [0.0, 0.0]]

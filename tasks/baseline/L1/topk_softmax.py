@@ -28,6 +28,7 @@ def _topk_softmax_kernel(
     for rank in tl.static_range(TOPK):
         best = tl.max(logits, axis=1)
         first = tl.min(tl.where(logits == best[:, None], lanes[None], WIDTH), axis=1)  # ties: the lowest expert
+        first = tl.minimum(first, experts - 1)  # of NaN, none is the largest
         here = kept[None] == rank
         chosen = tl.where(here, tl.exp(best - peak)[:, None], chosen)
         ids = tl.where(here, first[:, None], ids)
