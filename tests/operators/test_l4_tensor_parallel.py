@@ -43,7 +43,8 @@ def drawn(model_class: Any, changes: dict[str, Any]) -> tuple[str, dict[str, Any
         stacked(name, model_class): torch.randn(shape, generator=generator) * 0.3 + (len(shape) == 1)
         for name, shape in shapes.items()
     }
-    return model_class.__name__, config.to_dict(), checkpoint
+    # Qwen3-MoE calls its experts by two names, of which it writes one.
+    return model_class.__name__, config.to_dict() | changes, checkpoint
 
 
 def stacked(name: str, model_class: Any) -> str:

@@ -60,8 +60,9 @@ class FusedMoE(Operator):
         self.w2_weight = parameter(num_experts, hidden_size, inner, dtype=params_dtype, loader=self.load_w2)
         self.topk_softmax = TopkSoftmax(top_k, renormalize)
         self.align = MoeAlignBlockSize()
-        self.gemm = GroupedGemm()
+        self.gate_up_gemm = GroupedGemm()
         self.act_fn = SiluAndMul()
+        self.down_gemm = GroupedGemm()
         self.moe_sum = MoeSum()
         self.all_reduce = AllReduce()
 
@@ -103,15 +104,15 @@ class FusedMoE(Operator):
         block_size = self.block_size(tokens)
         weights, ids = self.topk_softmax(router_logits)
         places = self.align(ids, block_size, self.num_experts)
-        gate_up = self.gemm(hidden_states, self.w13_weight, None, *places, self.top_k, block_size)
-        down = self.gemm(self.act_fn(gate_up), self.w2_weight, weights, *places, 1, block_size)
+        gate_up = self.gate_up_gemm(hidden_states, self.w13_weight, None, *places, self.top_k, block_size)
+        down = self.down_gemm(self.act_fn(gate_up), self.w2_weight, weights, *places, 1, block_size)
         output = self.moe_sum(down.view(tokens, self.top_k, -1))
         return self.all_reduce(output) if self.tp_size > 1 else output
 
     def block_size(self, tokens: int) -> int:
-        """Rows of a tile: as many as an expert gets on average, so that few are padding."""
+        """Rows of a tile: half of what an expert gets on average, so that few of the last tile's are padding."""
         mean = tokens * self.top_k / self.num_experts
-        return next((size for size in _BLOCK_SIZES if size >= mean), _BLOCK_SIZES[-1])
+        return next((size for size in _BLOCK_SIZES if 2 * size >= mean), _BLOCK_SIZES[-1])
 
 
 __all__ = ["FusedMoE"]
