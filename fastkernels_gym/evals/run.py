@@ -69,7 +69,7 @@ def run_eval(
         asyncio.run(loop.run())
     finally:
         missing = sum(len(folder.finished(task, sample)) < config.turns for task, sample in _samples(config))
-        summary = summarise(folder.rollouts, missing=missing)
+        summary = summarise(folder.rollouts, measure=config.measure, missing=missing)
         folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict()})
     return summary
 

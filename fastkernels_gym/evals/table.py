@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from fastkernels_gym.evals.bootstrap import Mean
 from fastkernels_gym.evals.metrics import Summary
 
 
@@ -15,13 +16,13 @@ def summary_table(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     for row in summary.levels:
         table.add_row(
-            row.level,
+            row.name,
             str(row.tasks),
-            f"{row.correct:.0%}",
-            f"{row.fast_p[1.0]:.0%}",
-            f"{row.fast_p_e2e[1.0]:.0%}",
-            _times(row.op_speedup),
-            _times(row.e2e_speedup),
+            share(row.correct),
+            share(row.fast_p[1.0]),
+            share(row.fast_p_e2e.get(1.0)),
+            times(row.op_speedup),
+            times(row.e2e_speedup),
             end_section=row is summary.levels[-2] if len(summary.levels) > 1 else False,
         )
     notes = [f"{count} {verdict}" for verdict, count in summary.verdicts.items()]
@@ -32,5 +33,15 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
-def _times(speedup: float | None) -> str:
-    return "-" if speedup is None else f"{speedup:.3f}x"
+def share(mean: Mean | None) -> str:
+    """A share with its interval, in percent."""
+    if mean is None:
+        return "-"
+    return f"{mean.value:.0%}" + (f" [{mean.ci95[0]:.0%}, {mean.ci95[1]:.0%}]" if mean.ci95 else "")
+
+
+def times(mean: Mean | None) -> str:
+    """A speedup with its interval."""
+    if mean is None:
+        return "-"
+    return f"{mean.value:.3f}x" + (f" [{mean.ci95[0]:.3f}, {mean.ci95[1]:.3f}]" if mean.ci95 else "")

@@ -62,7 +62,7 @@ def test_folder_holds_every_turn_and_kernel(scripted: Any, tmp_path: Path) -> No
     assert sorted(kernels.values()) == sorted({script(task, turn) for task in (TASK, OTHER) for turn in (0, 1)})
     kept = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert kept["turns"] == summary.turns == 8 and kept["missing"] == 0
-    assert [level.level for level in summary.levels] == ["L1", "L4", "all"]
+    assert [level.name for level in summary.levels] == ["L1", "L4", "all"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["agent"] == "scripted"
 
 
@@ -88,7 +88,7 @@ def test_turn_without_candidate_uses_up_a_turn(scripted: Any, tmp_path: Path) ->
         return Proposal(None, "Hm.", "the reply holds no candidate") if turn == 0 else script(task, turn)
 
     summary = run(tmp_path / "run", scripted.agent(think, llm="some-llm"), scripted.evaluator(), samples=1)
-    assert (summary.turns, summary.lost, summary.levels[-1].correct) == (4, 0, 1.0)
+    assert (summary.turns, summary.lost, summary.levels[-1].correct.value) == (4, 0, 1.0)
 
 
 def test_finished_run_resumes_to_the_same_summary_without_work(scripted: Any, tmp_path: Path) -> None:
