@@ -40,7 +40,10 @@ def kernel(tmp_path: Path) -> Path:
 def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("list", "show", "graph", "check", "eval", "doctor"))
+    assert all(
+        f"\n  {name} " in out
+        for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "doctor")
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,10 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
         (["eval", "--agent", "compile", "--resume", "--out", "/nowhere"], "/nowhere"),
         (["eval", "--agent", "compile", "--measure", "all"], "op, ladder, e2e"),
         (["eval", "--agent", "compile", "--device", "tpu"], "auto, cpu, cuda"),
+        (["report", "/nowhere"], "/nowhere is no run folder"),
+        (["compare", "/nowhere", "/nowhere"], "/nowhere is no run folder"),
+        (["compare"], "RUN RUN"),
+        (["leaderboard", "/nowhere"], "/nowhere"),
     ),
 )
 def test_bad_input_is_one_line_that_says_what_there_is(

@@ -52,6 +52,7 @@ RewardName = Annotated[
     ),
 ]
 Budget = Annotated[float, typer.Option(metavar="SECONDS", help="Seconds of timing an evaluation at the most.")]
+RunFolderName = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as eval fills.")]
 Unsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run candidates although there is no sandbox.")]
 
 
@@ -199,6 +200,69 @@ def eval_(
         print(f"run folder: {folder}")
     if summary.lost or summary.missing:
         raise typer.Exit(INFRASTRUCTURE)
+
+
+@app.command()
+def report(
+    run: RunFolderName,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page; else report.html in the run folder.")
+    ] = None,
+) -> None:
+    """Write a run as one HTML page.
+
+    Metrics, figures, every task with its kernels, feedback and timings; the file needs no server and no network.
+    """
+    from fastkernels_gym.evals.archive import read_run
+    from fastkernels_gym.evals.report import write_report
+
+    path = out or run / "report.html"
+    write_report(read_run(run), path)
+    print(path)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders, the first being compared against.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Compare runs on the tasks that they share.
+
+    Intervals are paired: tasks are resampled with both runs' results.
+    """
+    from fastkernels_gym.cli import tables
+    from fastkernels_gym.evals.archive import read_run
+    from fastkernels_gym.evals.compare import compare_runs
+    from fastkernels_gym.evals.table import comparison_table
+
+    comparisons = compare_runs([read_run(run) for run in runs])
+    if as_json:
+        _print_json({"comparisons": [comparison.to_dict() for comparison in comparisons]})
+    else:
+        for comparison in comparisons:
+            tables.stdout().print(comparison_table(comparison))
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Holds run folders, at any depth.")],
+    as_json: Json = False,
+) -> None:
+    """Rank the runs below a folder.
+
+    By the share of tasks whose operator is proven faster; runs that cannot be read are named on standard error.
+    """
+    from fastkernels_gym.cli import tables
+    from fastkernels_gym.evals.compare import rank_runs
+    from fastkernels_gym.evals.table import leaderboard_table
+
+    standings = rank_runs(folder, damaged=lambda why: print(f"fk-gym: left out: {why}", file=sys.stderr))
+    if as_json:
+        _print_json({"runs": [standing.to_dict() for standing in standings]})
+    else:
+        tables.stdout().print(leaderboard_table(standings))
 
 
 @app.command()

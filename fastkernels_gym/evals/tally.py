@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from fastkernels_gym.agent import Usage
-from fastkernels_gym.evals.folder import Rollout
+from fastkernels_gym.evals.folder import Rollout, RunConfig
 from fastkernels_gym.results import Estimate, Evaluation, Rung, Verdict
 
 
@@ -85,6 +85,8 @@ class Tally:
         verdicts: how often each verdict was reached; `no_candidate` where there was nothing to judge.
         usage: what all turns cost, lost ones included.
         seconds: wall time of all turns, lost ones included.
+        llms: the LLMs that answered, as their servers name them, and how often.
+        devices: where candidates ran, and how often.
         turns: turns that ended.
         lost: turns that infrastructure failed; they count nowhere else but in what was spent.
     """
@@ -92,6 +94,8 @@ class Tally:
     def __init__(self, rollouts: Iterable[Rollout] = ()) -> None:
         self.samples: defaultdict[str, defaultdict[int, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
         self.verdicts: Counter[str] = Counter()
+        self.llms: Counter[str] = Counter()
+        self.devices: Counter[str] = Counter()
         self.usage = Usage()
         self.seconds = 0.0
         self.turns = self.lost = 0
@@ -103,6 +107,10 @@ class Tally:
         self.turns += 1
         self.seconds += rollout.seconds
         self.usage = _sum(self.usage, rollout.usage)
+        if rollout.llm:
+            self.llms[rollout.llm] += 1
+        if rollout.evaluation is not None and rollout.evaluation.device:
+            self.devices[rollout.evaluation.device] += 1
         if rollout.lost:
             self.lost += 1
             return
@@ -125,6 +133,11 @@ class Tally:
                 if so_far := [outcome for outcome in turns if outcome.turn <= turn]:
                     result[task].append(best(so_far))
         return dict(result)
+
+    def missing(self, config: RunConfig) -> int:
+        """Samples of a run of `config` that have not had all their turns."""
+        ended = sum(len(turns) >= config.turns for found in self.samples.values() for turns in found.values())
+        return len(config.tasks) * config.samples - ended
 
     @property
     def solved(self) -> int:

@@ -86,6 +86,7 @@ class Population:
     turns: int = 3
     seed: int = 0
     skill: float = 0.0
+    faults: float = 0.1
     agent: str = "scripted"
     tasks: tuple[str, ...] = (
         "L1/rms_norm@tiny-llama",
@@ -115,7 +116,8 @@ class Population:
             return Rollout(key, task, sample, turn, self.agent, **kept, error="no code block", reply="Let me think.")
         verdict = Verdict.OK
         if draw.random() > 0.35 + 0.2 * turn + self.skill:
-            verdict = draw.choice([Verdict.WRONG_VALUE, Verdict.COMPILE_ERROR, Verdict.TIMEOUT, Verdict.INFRA_ERROR])
+            verdict = draw.choice([Verdict.WRONG_VALUE, Verdict.COMPILE_ERROR, Verdict.TIMEOUT])
+            verdict = Verdict.INFRA_ERROR if draw.random() < self.faults else verdict
         elif draw.random() < 0.1:
             verdict = Verdict.BEYOND_ROOFLINE
         speedup = draw.lognormvariate(0.1 + self.skill + 0.1 * turn, 0.4)
