@@ -69,7 +69,10 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One turn, as a line of rollouts.jsonl; `sample` and `turn` count from 0, `seconds` is the turn's wall time."""
+    """One turn, as a line of rollouts.jsonl.
+
+    `sample` and `turn` count from 0, `seconds` is the turn's wall time, `dollars` what its LLM calls cost where known.
+    """
 
     key: str
     task: str
@@ -83,6 +86,7 @@ class Rollout:
     seconds: float = 0.0
     error: str | None = None
     reply: str = ""
+    dollars: float | None = None
 
     @property
     def lost(self) -> bool:

@@ -95,7 +95,7 @@ class TurnMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was spent; wall seconds of turns add up, though they overlap. `dollars` is None where no price is known."""
+    """What was spent; wall seconds of turns add up, though they overlap. `dollars` is None where no turn says."""
 
     tokens: float
     seconds: float
@@ -158,7 +158,7 @@ def summarise(rollouts: Iterable[Rollout] | Tally, *, measure: Measure = "e2e", 
     levels = _groups(tasks, lambda task: task.operator.partition("/")[0], e2e)
     if tasks:
         levels.append(_metrics("all", list(tasks.values()), e2e))
-    spent = Cost(tally.usage.prompt_tokens + tally.usage.completion_tokens, round(tally.seconds, 3), None)
+    spent = Cost(tally.usage.prompt_tokens + tally.usage.completion_tokens, round(tally.seconds, 3), tally.dollars)
     return Summary(
         levels=tuple(levels),
         models=tuple(_groups(tasks, lambda task: task.model, e2e)),

@@ -85,6 +85,7 @@ class Tally:
         verdicts: how often each verdict was reached; `no_candidate` where there was nothing to judge.
         usage: what all turns cost, lost ones included.
         seconds: wall time of all turns, lost ones included.
+        dollars: what all turns cost, lost ones included; None where no turn says.
         llms: the LLMs that answered, as their servers name them, and how often.
         devices: where candidates ran, and how often.
         turns: turns that ended.
@@ -98,6 +99,7 @@ class Tally:
         self.devices: Counter[str] = Counter()
         self.usage = Usage()
         self.seconds = 0.0
+        self.dollars: float | None = None
         self.turns = self.lost = 0
         for rollout in rollouts:
             self.add(rollout)
@@ -107,6 +109,8 @@ class Tally:
         self.turns += 1
         self.seconds += rollout.seconds
         self.usage = _sum(self.usage, rollout.usage)
+        if rollout.dollars is not None:
+            self.dollars = (self.dollars or 0.0) + rollout.dollars
         if rollout.llm:
             self.llms[rollout.llm] += 1
         if rollout.evaluation is not None and rollout.evaluation.device:

@@ -174,3 +174,10 @@ def test_value_that_few_tasks_have_is_a_mean_over_those() -> None:
     found = means([{"a": 1.0}, {"a": 3.0, "b": 5.0}])
     assert (found["a"].value, found["a"].tasks) == (2.0, 2)
     assert found["b"] == Mean(5.0, None, 1)
+
+
+def test_dollars_add_up_where_turns_say_what_they_cost(scripted: Any) -> None:
+    good, bad = scripted.evaluation(), scripted.evaluation(verdict=Verdict.TIMEOUT)
+    found = summarise([rollout(good, dollars=0.25), rollout(bad, sample=1, dollars=0.5), rollout(bad, sample=2)])
+    assert found.spent.dollars == 0.75 and found.per_correct is not None and found.per_correct.dollars == 0.75
+    assert summarise([rollout(good)]).spent.dollars is None
