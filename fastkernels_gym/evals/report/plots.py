@@ -96,9 +96,10 @@ def _fast_p(
         groups.setdefault(task.partition("/")[0], []).append(lows)
     if len(groups) == 2:  # a level that is all there is
         groups = {"all": groups["all"]}
-    high = min(max([high, *(value for lows in groups["all"] for value in lows)]), 4 * high)
-    ticks = [low + i * (high - low) / 6 for i in range(7)]
-    x = _across("p", low, high, tuple((tick, f"{tick:.3g}") for tick in ticks))
+    most = max([high, *(value for lows in groups["all"] for value in lows)])
+    step = (high - low) / 6 * math.ceil((min(most, 4 * high) - low) / (high - low))  # so that ticks are round numbers
+    high = low + 6 * step
+    x = _across("p", low, high, tuple((low + i * step, f"{low + i * step:.3g}") for i in range(7)))
     y = _shares()
     grid = [low + i * (high - low) / _STEPS for i in range(_STEPS + 1)]
     series = [Series(name, _line(x, y, [(p, _share_above(p, found)) for p in grid])) for name, found in groups.items()]
