@@ -72,6 +72,7 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
         (["eval", "--agent", "nobody"], "baseline, reference, compile"),
         (["eval", "--agent", "compile", "--model", "some-llm"], "'gpt'"),
         (["eval", "--agent", "compile", "--tasks", "L7/*"], "L1/rms_norm"),
+        (["eval", "--agent", "compile", "--suite", "huge"], "smoke (smoke-v1), standard"),
         (["eval", "--agent", "compile", "--turns", "0"], "--turns"),
         (["eval", "--agent", "compile", "--resume"], "--out"),
         (["eval", "--agent", "compile", "--out", "."], "--resume"),

@@ -7,7 +7,8 @@ from fastkernels_gym.catalog.ladder import Rung, rungs
 from fastkernels_gym.catalog.models import Model, bundled_models, load_model_config
 from fastkernels_gym.catalog.observation import Observation
 from fastkernels_gym.catalog.operators import OperatorInfo, find_operator, operators
-from fastkernels_gym.catalog.splits import Split, smoke_tasks, split_of
+from fastkernels_gym.catalog.splits import Split, split_of
+from fastkernels_gym.catalog.suites import Suite, load_suite
 from fastkernels_gym.catalog.tasks import Task, list_tasks, load_task
 from fastkernels_gym.catalog.workloads import Phase, Workload
 
@@ -21,6 +22,7 @@ __all__ = [
     "Phase",
     "Rung",
     "Split",
+    "Suite",
     "Task",
     "TaskId",
     "Workload",
@@ -29,9 +31,9 @@ __all__ = [
     "import_graph",
     "list_tasks",
     "load_model_config",
+    "load_suite",
     "load_task",
     "operators",
     "rungs",
-    "smoke_tasks",
     "split_of",
 ]

@@ -64,7 +64,10 @@ class Workload:
 
 CHAT = Workload("chat", (Phase("prefill", 1, 2048, 0, n=32), Phase("decode", 32, 1, 1024, n=256)))
 TINY = Workload("tiny", (Phase("prefill", 2, 64, 0, n=1), Phase("decode", 4, 1, 64, n=16)))
-WORKLOADS = {workload.name: workload for workload in (CHAT, TINY)}
+# Shapes that no training task has: `catalog/manifest.py`.
+LONG = Workload("long", (Phase("prefill", 1, 8192, 0, n=8), Phase("decode", 8, 1, 8192, n=256)))
+TINY_LONG = Workload("tiny-long", (Phase("prefill", 1, 200, 0, n=1), Phase("decode", 3, 1, 200, n=16)))
+WORKLOADS = {workload.name: workload for workload in (CHAT, TINY, LONG, TINY_LONG)}
 
 
 def default_workload(model_name: str) -> Workload:

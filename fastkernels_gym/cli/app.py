@@ -155,8 +155,11 @@ def eval_(
         str | None, typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.")
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(metavar="PATTERN,PATTERN", help="Tasks by globs over their ids; else a smoke suite.")
+        str | None, typer.Option(metavar="PATTERN,PATTERN", help="Tasks by globs over their ids, in place of a suite.")
     ] = None,
+    suite: Annotated[
+        str, typer.Option(metavar="smoke|standard|full", help="Held-out tasks, as listed in a frozen manifest.")
+    ] = "smoke",
     turns: Annotated[int, typer.Option(help="Candidates that an attempt has, with feedback in between.")] = 1,
     samples: Annotated[int, typer.Option(help="Independent attempts at each task.")] = 1,
     measure: MeasureName = "e2e",
@@ -182,6 +185,7 @@ def eval_(
         llm=model,
         base_url=base_url,
         patterns=tuple(filter(None, (tasks or "").split(","))),
+        suite=suite,
         turns=turns,
         samples=samples,
         measure=cast("Measure", measure),

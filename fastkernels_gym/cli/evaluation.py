@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastkernels_gym import Evaluator
 from fastkernels_gym.baselines import resolve_agent
+from fastkernels_gym.catalog import load_suite
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals import RunConfig, RunFolder, Summary, choose_tasks, progress, run_eval
 from fastkernels_gym.executor.evaluator import Device, resolve_device
@@ -26,6 +27,7 @@ class EvalOptions:
     llm: str | None
     base_url: str | None
     patterns: tuple[str, ...]
+    suite: str
     turns: int
     samples: int
     measure: Measure
@@ -52,7 +54,7 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
     agent = resolve_agent(options.agent, llm=options.llm, base_url=options.base_url, device=device, turns=options.turns)
     config = RunConfig(
         agent=agent.name,
-        tasks=choose_tasks(options.patterns, device),
+        tasks=choose_tasks(options.patterns, device, options.suite),
         llm=agent.llm,
         samples=options.samples,
         turns=options.turns,
@@ -61,6 +63,7 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
         reward=options.reward,
         budget_s=options.budget_s,
         prompts=prompt_version() if agent.llm else "",
+        suite="" if options.patterns else load_suite(options.suite, device).id,
     )
     path = options.out or _new_folder(agent.name)
     with (
@@ -68,7 +71,8 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
         Evaluator(device=device, allow_unsandboxed=options.allow_unsandboxed) as evaluator,
         progress(config) as report,
     ):
-        print(f"{agent.name} on {len(config.tasks)} tasks, {device}; run folder {path}", file=sys.stderr)
+        of = f" of {config.suite}" if config.suite else ""
+        print(f"{agent.name} on {len(config.tasks)} tasks{of}, {device}; run folder {path}", file=sys.stderr)
         return path, run_eval(agent, evaluator, folder, report=report)
 
 

@@ -22,7 +22,7 @@ from fastkernels_gym.agent import Proposal, Turn, Usage
 from fastkernels_gym.errors import RunFolderError
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 
-_EXTENT = ("tasks", "samples")  # a run may be resumed with more of these
+_EXTENT = ("tasks", "suite", "samples")  # a run may be resumed with more of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class RunConfig:
         reward: what is paid; None takes the measure's own.
         budget_s: seconds of timing an evaluation at the most.
         prompts: version of the prompts; empty for agents that use none.
+        suite: name and version of the suite that the tasks are; empty where they were named.
     """
 
     agent: str
@@ -52,6 +53,7 @@ class RunConfig:
     reward: RewardKind | None = None
     budget_s: float = 10.0
     prompts: str = ""
+    suite: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:

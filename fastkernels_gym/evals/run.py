@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastkernels_gym.agent import Agent, Proposal, Turn
-from fastkernels_gym.catalog import Task, list_tasks, load_task, smoke_tasks
+from fastkernels_gym.catalog import Task, list_tasks, load_suite, load_task
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals.folder import Rollout, RunConfig, RunFolder
 from fastkernels_gym.evals.metrics import Summary, summarise
@@ -27,14 +27,14 @@ class Judge(Protocol):
 Report = Callable[[Rollout], None]
 
 
-def choose_tasks(patterns: Sequence[str], device: str) -> tuple[str, ...]:
-    """The tasks that match any of the patterns, once each; without patterns the smoke suite of the device.
+def choose_tasks(patterns: Sequence[str], device: str, suite: str = "smoke") -> tuple[str, ...]:
+    """The tasks that match any of the patterns, once each; without patterns the suite of the device.
 
     Raises:
-        UnknownTask: if a pattern matches nothing.
+        UnknownTask: if a pattern matches nothing, or there is no such suite.
     """
     if not patterns:
-        return tuple(smoke_tasks(device))
+        return load_suite(suite, device).tasks
     return tuple(dict.fromkeys(task for pattern in patterns for task in list_tasks(pattern)))
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastkernels_gym.agent import Proposal
+from fastkernels_gym.catalog import load_suite
 from fastkernels_gym.errors import RunFolderError, UserError
 from fastkernels_gym.evals import RunConfig, RunFolder, Summary, choose_tasks, run_eval
 from fastkernels_gym.results import Verdict
@@ -248,8 +249,10 @@ def test_killed_and_interrupted_run_is_completed(scripted: Any, tmp_path: Path) 
     assert all(re.fullmatch(r"[0-9a-f]{64}", line["candidate_sha"]) for line in found)
 
 
-def test_tasks_are_chosen_by_patterns_or_are_the_smoke_suite() -> None:
+def test_tasks_are_chosen_by_patterns_or_are_a_suite() -> None:
     assert {task.partition("/")[0] for task in choose_tasks((), "cpu")} == {"L1", "L2", "L3", "L4"}
+    assert choose_tasks((), "cpu", "standard") == load_suite("standard", "cpu").tasks
+    assert choose_tasks((TASK,), "cpu", "standard") == (TASK,)
     assert choose_tasks(("L1/rms_norm@tiny-llama", "L1/rms_*@tiny-llama"), "cpu") == (TASK,)
     with pytest.raises(UserError, match="no task|no operator"):
         choose_tasks(("L1/nothing@tiny-llama",), "cpu")
