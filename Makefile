@@ -1,6 +1,7 @@
 # make run    install, then judge an agent's kernels: a table and a run folder
 # make test   install, then every check and test
 # make check  ruff and mypy only
+# make docs   the documentation as a site: build/site/index.html
 # Nothing is installed twice: delete .venv to start afresh.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two run the tests: the fixtures' models and the sandboxed players share the cores.
 JOBS ?= 2
 
-.PHONY: run test check lint types format clean
+.PHONY: run test check docs lint types format clean
 
 run: .venv/run.stamp
 	$(BIN)/fk-gym eval --agent compile
@@ -29,6 +30,9 @@ types: .venv/dev.stamp
 	mkdir -p .cache/package/fastkernels_gym
 	ln -s $(CURDIR)/fastkernels_gym/* $(addprefix $(CURDIR)/,tasks prompts envs baselines) .cache/package/fastkernels_gym
 	MYPYPATH=.cache/package $(BIN)/mypy -p fastkernels_gym
+
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix
