@@ -1,8 +1,8 @@
 """The pages keep their word: every block runs as pasted, the site builds, nothing in it is fetched from elsewhere.
 
 Of a page's blocks, in order: a file (a `title`) is saved, `bash` is run, and `python` is run as one program at the end.
-`text` is what they printed: its first line must have been among it. `console` shows a session on another machine: with
-a GPU, with the network.
+`text` is what they printed: its first line must have been among it. `console` shows a session that is not repeated: on
+a GPU, over the network, or of what another test holds (the tutorial's wrong kernel is judged in tests/test_cli.py).
 """
 
 import html
