@@ -50,7 +50,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
     """Pays an agent for a faster kernel of one operator of a real model.
 
     An action is a reply: a Python module that defines the operator's class, or text with such a module in its last
-    ```python fence. Every reply is one turn. Its reward r is that of `fastkernels_gym.reward`. The text `DONE` ends the
+    fence of Python. Every reply is one turn. Its reward r is that of `fastkernels_gym.reward`. The text `DONE` ends the
     episode and pays 0.
 
     An observation is a dict of texts `task`, `prompt`, `reference`, `shapes` (JSON) and `feedback` (on the last turn),

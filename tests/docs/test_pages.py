@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from fastkernels_gym.results import Verdict
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SERVER = "http://localhost:8000/v1"
@@ -120,6 +122,12 @@ def test_blocks_run_as_pasted(page: str, server: str, tmp_path: Path) -> None:
 def test_the_pages_that_show_how_have_blocks() -> None:
     shown = {page for page, found in PAGES.items() if any(b.language in ("bash", "python") for b in found)}
     assert shown >= {page for page in PAGES if page.startswith("how-to/")} | {"tutorial.md"}
+
+
+def test_every_verdict_is_explained() -> None:
+    text = (DOCS / "reference/results.md").read_text()
+    said = {True: "yes", False: "no", None: "unknown"}
+    assert not [v for v in Verdict if not re.search(rf"^\| `{v}` \| .+ \| {said[v.correct]} \|$", text, re.MULTILINE)]
 
 
 def test_the_site_builds_without_a_warning_and_stands_alone(tmp_path: Path) -> None:
