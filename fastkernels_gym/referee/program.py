@@ -25,6 +25,8 @@ from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
+from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
+from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
 
 Outputs = tuple[torch.Tensor | None, ...]
 _Caches = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -98,6 +100,13 @@ class Program:
         slots = self.scene.batch.metadata.slot_mapping
         given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & self.scene.pages
         return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
+
+    @property
+    def renewable(self) -> bool:
+        """Whether other inputs leave the baseline's answer a measure: not where near ties decide who is chosen."""
+        module = self.scene.subject.module.get_submodule(self.calls[0].path)
+        floats = any(isinstance(a, Given) and a.tensor.is_floating_point() for a in self.calls[0].arguments)
+        return not Routers(module).any and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
 
     def refresh(self) -> None:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""

@@ -30,6 +30,11 @@ class Routers:
         self._own = module
         self._routers = [part for part in module.modules() if hasattr(part, "margins")]
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._routers)
+
     @contextmanager
     def heard(self) -> Iterator[list[torch.Tensor]]:
         """Yields the list to which each router's scores are added meanwhile."""

@@ -305,7 +305,7 @@ class Trial:
         baseline.prepare(program)
         self._programs.append(program)
         self.contender.set_pages(program)
-        noise = _noise(list(one.expected.values()))
+        noise, renewable = _noise(list(one.expected.values())), not fresh_tokens and program.renewable
 
         def prepare() -> None:
             if fresh_tokens:
@@ -313,8 +313,15 @@ class Trial:
                 assert isinstance(ids, Given)
                 program.scene.draw_tokens(ids.tensor)
                 program.fill(program.calls)
-            else:
+            elif renewable:
                 program.refresh()
+
+        def check() -> None:
+            if fresh_tokens or renewable:
+                self._compare(program, noise)
+            else:
+                index = self.session.rng.choice(list(one.expected))
+                judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
         return Duel(
             lambda n: baseline.run(program, n),
@@ -324,7 +331,7 @@ class Trial:
             weight=one.calls,
             fixed_spread_s=_FIXED_SPREAD_S[program.region.device.type],
             prepare=prepare,
-            check=lambda: self._compare(program, noise),
+            check=check,
         )
 
     def _compare(self, program: Program, noise: Sequence[float]) -> None:
