@@ -215,6 +215,8 @@ class Trial:
         try:
             self._judge_window(program, expected, name)
         except CandidateFault as fault:
+            if fault.verdict not in (Verdict.WRONG_VALUE, Verdict.UNWRITTEN_OUTPUT):
+                raise
             raise CandidateFault(Verdict.NONDETERMINISTIC, f"right once, then: {fault.detail}") from fault
         if not self.contender.kept_inputs_intact(program):
             raise CandidateFault(Verdict.MUTATED_INPUT, f"{name}: an argument was written that must stay as it was")

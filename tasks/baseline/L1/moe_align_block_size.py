@@ -52,7 +52,7 @@ def _moe_align_kernel(
 
 def padded_bound(slots: int, block_size: int, num_experts: int) -> int:
     """Most places that `slots` choices can take: every expert that can be hit wastes all but one of a block."""
-    return triton.cdiv(slots + min(slots, num_experts) * (block_size - 1), block_size) * block_size
+    return -(-(slots + min(slots, num_experts) * (block_size - 1)) // block_size) * block_size
 
 
 def moe_align_block_size(

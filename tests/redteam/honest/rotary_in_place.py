@@ -14,7 +14,8 @@ class RotaryEmbedding(nn.Module):
         self.head_size = head_size
         parameters = rope_parameters or {}
         frequencies = 1.0 / base ** (torch.arange(0, rotary_dim, 2, dtype=torch.float32) / rotary_dim)
-        frequencies = scaling(parameters.get("rope_type", "default"))(frequencies, parameters)
+        rule = scaling(parameters.get("rope_type", "default"))
+        frequencies, _ = rule(frequencies, parameters, max_position_embeddings)
         angles = torch.outer(torch.arange(max_position_embeddings, dtype=torch.float32), frequencies)
         self.register_buffer("cos_sin_cache", torch.cat([angles.cos(), angles.sin()], -1).to(dtype), persistent=False)
 

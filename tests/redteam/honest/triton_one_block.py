@@ -1,5 +1,6 @@
 # Honest: Triton, a block for a whole row.
 # interpret: yes
+# slow: a minute, interpreted
 import torch
 import triton
 import triton.language as tl

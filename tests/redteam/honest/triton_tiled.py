@@ -1,5 +1,6 @@
 # Honest: Triton, tiles of rows and columns.
 # interpret: yes
+# slow: a minute, interpreted
 import torch
 import triton
 import triton.language as tl
