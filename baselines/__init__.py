@@ -6,48 +6,83 @@
 | `reference` | the plain PyTorch reference |
 | `compile` | the reference under torch.compile |
 | `file:PATH` | a file, or `PATH/<operator>.py` of a folder |
-| `gpt` | what an LLM behind an OpenAI-compatible server replies |
+| `replay:RUN` | what an earlier run submitted |
+| `gpt` | what an LLM replies in one conversation a sample |
+| `best_of_n` | what an LLM replies to the same question, every turn anew |
+| `refine` | an LLM's improvements of the best candidate so far |
+| `evolve` | an LLM's mutations and crosses of a small population |
+| `MODULE:CLASS` | what your own agent proposes |
+
+The LLM is behind an OpenAI-compatible server.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastkernels_gym.errors import UserError
 
 if TYPE_CHECKING:
     from fastkernels_gym.agent import Agent
+    from fastkernels_gym.baselines.chat import ChatAgent
 
-AGENTS = ("baseline", "reference", "compile", "file:PATH", "gpt")
+AGENTS = (
+    "baseline",
+    "reference",
+    "compile",
+    "file:PATH",
+    "replay:RUN",
+    "gpt",
+    "best_of_n",
+    "refine",
+    "evolve",
+    "MODULE:CLASS",
+)
 
 
-def resolve_agent(
-    name: str,
-    *,
-    llm: str | None = None,
-    base_url: str | None = None,
-    device: str | None = None,
-    turns: int | None = None,
-) -> Agent:
-    """The agent of a name.
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What an agent may be told; each takes what concerns it.
 
     Args:
-        name: one of `AGENTS`.
-        llm: the LLM that `gpt` asks; no other agent takes one.
-        base_url: the server that `gpt` asks; None takes `OPENAI_BASE_URL`, or OpenAI's own.
-        device: `cpu` or `cuda`: what candidates will run on, for the prompts of `gpt`.
-        turns: of a sample, for `gpt` to be told how many are left.
+        llm: the LLM to ask.
+        base_url: the server to ask; None takes `OPENAI_BASE_URL`, or OpenAI's own.
+        device: `cpu` or `cuda`: what candidates will run on, for prompts.
+        turns: of a sample, for an LLM to be told how many are left.
+        rpm: requests a minute at the most.
+        tpm: tokens a minute at the most.
+    """
+
+    llm: str | None = None
+    base_url: str | None = None
+    device: str | None = None
+    turns: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+
+
+def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
+    """The agent of a name.
 
     Raises:
-        UserError: if there is no such agent, or it lacks or does not take one of the arguments.
+        UserError: if there is no such agent, or it lacks or does not take one of the options.
     """
-    kind, _, path = name.partition(":")
-    if name == "gpt":
-        from fastkernels_gym.baselines.gpt import GPTAgent
+    options = options or AgentOptions()
+    kind, _, argument = name.partition(":")
+    if strategy := _strategy(name):
+        from fastkernels_gym.baselines.openai_chat import OpenAIChat
+        from fastkernels_gym.baselines.pace import Pace
 
-        return GPTAgent(llm, base_url=base_url, device=device, turns=turns)
-    if llm or base_url:
-        raise UserError(f"agent {name!r} asks no LLM: --model and --base-url are for 'gpt'")
+        chat = OpenAIChat(options.llm, base_url=options.base_url, pace=Pace(options.rpm, options.tpm))
+        return strategy(chat, turns=options.turns, device=options.device)
+    own = kind not in ("file", "replay") and bool(kind and argument)
+    if own:
+        return _own_agent(kind, argument, options)
+    if options.llm or options.base_url:
+        raise UserError(f"agent {name!r} asks no LLM: --model and --base-url are for 'gpt' and others that do")
     if name == "baseline":
         from fastkernels_gym.baselines.baseline import BaselineAgent
 
@@ -60,8 +95,44 @@ def resolve_agent(
         from fastkernels_gym.baselines.compile import CompileAgent
 
         return CompileAgent()
-    if kind == "file" and path:
+    if kind == "file" and argument:
         from fastkernels_gym.baselines.file import FileAgent
 
-        return FileAgent(path)
+        return FileAgent(argument)
+    if kind == "replay" and argument:
+        from fastkernels_gym.baselines.replay import ReplayAgent
+
+        return ReplayAgent(argument)
     raise UserError(f"no agent {name!r}: there are {', '.join(AGENTS)}")
+
+
+def _strategy(name: str) -> type[ChatAgent] | None:
+    """The agent that asks an LLM, of a name."""
+    from fastkernels_gym.baselines.best_of_n import BestOfNAgent
+    from fastkernels_gym.baselines.evolve import EvolveAgent
+    from fastkernels_gym.baselines.gpt import GPTAgent
+    from fastkernels_gym.baselines.refine import RefineAgent
+
+    return next((agent for agent in (GPTAgent, BestOfNAgent, RefineAgent, EvolveAgent) if agent.name == name), None)
+
+
+def _own_agent(module: str, class_name: str, options: AgentOptions) -> Agent:
+    """A user's agent: an importable class, told the options that its constructor names.
+
+    Raises:
+        UserError: if it cannot be imported or is no agent, or if its constructor raises one.
+    """
+    name = f"{module}:{class_name}"
+    try:
+        found = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"no agent {name!r}: {error}; there are {', '.join(AGENTS)}") from error
+    if not isinstance(found, type) or not all(hasattr(found, method) for method in ("propose", "aclose")):
+        raise UserError(f"{name!r} is no agent: a class with propose() and aclose() is")
+    known = {field: getattr(options, field) for field in AgentOptions.__dataclass_fields__}
+    named = inspect.signature(found).parameters
+    agent: Agent = found(**{field: value for field, value in known.items() if field in named})
+    for attribute in ("name", "llm"):
+        if not hasattr(agent, attribute):
+            raise UserError(f"{name!r} is no agent: it has no {attribute}")
+    return agent

@@ -15,7 +15,7 @@ class BaselineAgent:
     name = "baseline"
     llm = None
 
-    async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
+    async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
         return Proposal(Path(task.operator.path).read_text(encoding="utf-8"))
 
     async def aclose(self) -> None:

@@ -102,7 +102,7 @@ class CompileAgent:
     name = "compile"
     llm = None
 
-    async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
+    async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
         return Proposal(compiled_module(task))
 
     async def aclose(self) -> None:

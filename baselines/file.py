@@ -29,7 +29,7 @@ class FileAgent:
         self._path = path
         self.name = f"file:{path}"
 
-    async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
+    async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
         path = self._find(task)
         if path is None:
             return Proposal(None, error=f"no {self._path}/{task.operator.id}.py")

@@ -26,7 +26,7 @@ class ReferenceAgent:
     name = "reference"
     llm = None
 
-    async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
+    async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
         base = native_name(task.operator)
         forward = _FORWARD.format(name=task.operator.class_name, base=base)
         return Proposal(native_module(task.operator) + forward)

@@ -3,6 +3,9 @@
     system.j2      who it is and how it answers
     task.j2        one task: reference, shapes, rules, an example of another operator
     feedback.j2    what its last candidate earned, and what to do next
+    refine.j2      the best candidate so far, and everything tried
+    mutation.j2    one candidate to be changed
+    cross.j2       two candidates to be joined
     _*.j2          parts of these
     example_*.j2   complete candidates, kept as they would be submitted
 
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 if TYPE_CHECKING:
+    from fastkernels_gym.agent import Turn
     from fastkernels_gym.catalog import Observation, Task
     from fastkernels_gym.results import Evaluation
 
@@ -68,6 +72,28 @@ def render_feedback(evaluation: Evaluation | None, *, error: str | None = None, 
     return _render("feedback.j2", evaluation=evaluation, error=error, turns_left=turns_left)
 
 
+def render_refine(best: Turn, last: Turn | None, turns: Sequence[Turn], *, turns_left: int | None = None) -> str:
+    """A request to improve the best of several candidates.
+
+    Args:
+        best: a turn with a candidate.
+        last: the last turn with a candidate, where that is another.
+        turns: all turns so far, oldest first.
+        turns_left: turns that remain, the coming one included, where their number is known.
+    """
+    return _render("refine.j2", best=best, last=last, turns=turns, turns_left=turns_left)
+
+
+def render_mutation(parent: Turn, draw: int, *, turns_left: int | None = None) -> str:
+    """A request to change a candidate until it is correct or, if it is, in a way that `draw`, any number, picks."""
+    return _render("mutation.j2", parent=parent, draw=draw, turns_left=turns_left)
+
+
+def render_cross(first: Turn, second: Turn, *, turns_left: int | None = None) -> str:
+    """A request to join two correct candidates."""
+    return _render("cross.j2", first=first, second=second, turns_left=turns_left)
+
+
 @cache
 def prompt_version() -> str:
     """A hash of all templates, 12 hexadecimal digits: runs whose prompts differ are different runs."""
@@ -98,6 +124,18 @@ def fenced(text: str, language: str = "", limit: int = _FEEDBACK_CHARACTERS) -> 
     longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{clean.strip(chr(10))}\n{fence}"
+
+
+def _outcome(turn: Turn) -> str:
+    """What a turn earned, in one line."""
+    found = turn.evaluation
+    if found is None:
+        return "no candidate"
+    if not found.correct:
+        return found.verdict.value
+    timed = [f"operator {found.op.speedup:.3f}x"] if found.op else []
+    timed += [f"model {found.e2e.speedup:.4f}x"] if found.e2e else []
+    return ", ".join((found.verdict.value, *timed))
 
 
 def _call(case: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +172,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_read), undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["fenced"] = fenced
+    environment.filters["outcome"] = _outcome
     return environment
 
 

@@ -149,8 +149,15 @@ def check(
 
 @app.command("eval")
 def eval_(
-    agent: Annotated[str, typer.Option(metavar="NAME", help="baseline, reference, compile, file:PATH or gpt.")],
-    model: Annotated[str | None, typer.Option(metavar="LLM", help="The LLM that gpt asks.")] = None,
+    agent: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="baseline, reference, compile, file:PATH, replay:RUN, gpt, best_of_n, refine, evolve, or your own "
+            "MODULE:CLASS.",
+        ),
+    ],
+    model: Annotated[str | None, typer.Option(metavar="LLM", help="The LLM to ask.")] = None,
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.")
     ] = None,

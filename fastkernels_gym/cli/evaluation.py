@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastkernels_gym import Evaluator
-from fastkernels_gym.baselines import resolve_agent
+from fastkernels_gym.baselines import AgentOptions, resolve_agent
 from fastkernels_gym.catalog import load_suite
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals import RunConfig, RunFolder, Summary, choose_tasks, progress, run_eval
@@ -51,7 +51,10 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
     if min(options.turns, options.samples) < 1:
         raise UserError("--turns and --samples are at least 1")
     device = resolve_device(options.device)
-    agent = resolve_agent(options.agent, llm=options.llm, base_url=options.base_url, device=device, turns=options.turns)
+    agent = resolve_agent(
+        options.agent,
+        AgentOptions(llm=options.llm, base_url=options.base_url, device=device, turns=options.turns),
+    )
     config = RunConfig(
         agent=agent.name,
         tasks=choose_tasks(options.patterns, device, options.suite),

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from fastkernels_gym.agent import Proposal, Turn, Usage
+from fastkernels_gym.agent import LLMFault, Proposal, Turn, Usage
 from fastkernels_gym.errors import RunFolderError
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 
@@ -89,12 +89,15 @@ class Rollout:
     error: str | None = None
     reply: str = ""
     dollars: float | None = None
+    faults: tuple[LLMFault, ...] = ()
 
     @property
     def lost(self) -> bool:
         """Whether infrastructure failed, the evaluator's or the LLM's server, so that the turn says nothing."""
         if self.evaluation is not None:
             return self.evaluation.verdict is Verdict.INFRA_ERROR
+        if self.faults and self.faults[-1].is_result:
+            return False
         return self.llm is not None and self.error is not None and not self.reply
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +115,8 @@ class Rollout:
         """
         found = data["evaluation"]
         evaluation = Evaluation.from_json(json.dumps(found)) if found is not None else None
-        return cls(**{**data, "evaluation": evaluation, "usage": Usage(**data["usage"])})
+        faults = tuple(LLMFault(fault) for fault in data.get("faults", ()))
+        return cls(**{**data, "evaluation": evaluation, "usage": Usage(**data["usage"]), "faults": faults})
 
 
 class RunFolder:
@@ -165,7 +169,7 @@ class RunFolder:
         source = None
         if rollout.candidate_sha is not None:
             source = self._kernel(rollout.candidate_sha).read_bytes().decode("utf-8", "surrogatepass")
-        proposal = Proposal(source, rollout.reply, rollout.error, rollout.llm, rollout.usage)
+        proposal = Proposal(source, rollout.reply, rollout.error, rollout.llm, rollout.usage, rollout.faults)
         return Turn(proposal, rollout.evaluation)
 
     def keep(self, source: str) -> str:

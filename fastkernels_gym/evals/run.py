@@ -106,7 +106,7 @@ class _Loop:
         for number in range(len(history), self.folder.config.turns):
             async with self.slots:
                 began = time.monotonic()
-                proposal = await self.agent.propose(task, history)
+                proposal = await self.agent.propose(task, history, sample=sample)
                 seconds = time.monotonic() - began
             began = time.monotonic()
             sha, evaluation = await self._judge(task, proposal)
@@ -123,6 +123,7 @@ class _Loop:
                 seconds=round(seconds + time.monotonic() - began, 3),
                 error=proposal.error,
                 reply=proposal.reply,
+                faults=proposal.faults,
             )
             self.folder.append(rollout)
             self.report(rollout)

@@ -5,7 +5,7 @@ import pytest
 
 from fastkernels_gym import Evaluator
 from fastkernels_gym.agent import Proposal
-from fastkernels_gym.baselines import resolve_agent
+from fastkernels_gym.baselines import AgentOptions, resolve_agent
 from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Task, list_tasks, load_task
 from fastkernels_gym.errors import UserError
@@ -62,7 +62,7 @@ def test_unknown_agent_is_named(name: str) -> None:
         resolve_agent(name)
 
 
-def test_only_gpt_takes_an_llm() -> None:
+def test_only_agents_that_ask_take_an_llm() -> None:
     with pytest.raises(UserError, match="--model"):
-        resolve_agent("compile", llm="some-llm")
-    assert resolve_agent("gpt", llm="some-llm", base_url="http://127.0.0.1:9/v1").llm == "some-llm"
+        resolve_agent("compile", AgentOptions(llm="some-llm"))
+    assert resolve_agent("gpt", AgentOptions(llm="some-llm", base_url="http://127.0.0.1:9/v1")).llm == "some-llm"

@@ -13,6 +13,7 @@ import pytest
 
 from fastkernels_gym.agent import Proposal, Turn, Usage
 from fastkernels_gym.baselines.gpt import GPTAgent
+from fastkernels_gym.baselines.openai_chat import OpenAIChat
 from fastkernels_gym.candidate import parse_reply
 from fastkernels_gym.catalog import Task, load_task
 from fastkernels_gym.errors import UserError
@@ -130,9 +131,12 @@ def task() -> Task:
     return load_task("L1/rms_norm@tiny-llama")
 
 
-def propose(server: ChatServer, task: Task, history: Sequence[Turn] = (), **options: Any) -> Proposal:
+def propose(
+    server: ChatServer, task: Task, history: Sequence[Turn] = (), turns: int | None = None, **options: Any
+) -> Proposal:
     async def ask() -> Proposal:
-        agent = GPTAgent("some-llm", base_url=server.url, **{"api_key": "sk-secret", "retries": 2, **options})
+        options.update(api_key="sk-secret", backoff_s=0.01)
+        agent = GPTAgent(OpenAIChat("some-llm", base_url=server.url, **{"retries": 2, **options}), turns=turns)
         try:
             return await agent.propose(task, history)
         finally:
@@ -255,7 +259,7 @@ def test_environment_gives_server_and_key(server: ChatServer, task: Task, monkey
     monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
 
     async def ask() -> Proposal:
-        agent = GPTAgent("some-llm")
+        agent = GPTAgent(OpenAIChat("some-llm"))
         try:
             return await agent.propose(task, ())
         finally:
@@ -269,6 +273,6 @@ def test_missing_model_and_key_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(UserError, match="--model"):
-        GPTAgent(None)
+        OpenAIChat(None)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        GPTAgent("some-llm")
+        OpenAIChat("some-llm")

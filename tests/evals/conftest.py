@@ -65,7 +65,7 @@ class ScriptedAgent:
     running: int = 0
     most: int = 0
 
-    async def propose(self, task: Task, history: Sequence[Turn]) -> Proposal:
+    async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
         self.seen.append((task.id, tuple(history)))
         self.running += 1
         self.most = max(self.most, self.running)

@@ -204,7 +204,7 @@ from fastkernels_gym.results import Evaluation, Verdict
 
 class Slow:
     name, llm = "scripted", None
-    async def propose(self, task, history):
+    async def propose(self, task, history, *, sample=0):
         await asyncio.sleep(0.02)
         return Proposal(f"# {task.id} {len(history)}")
     async def aclose(self):
