@@ -88,6 +88,9 @@ class _Answer:
             raise _Failed(LLMFault.EMPTY_REPLY, f"the reply is empty: finish reason {self.finished}")
 
 
+_EXPECTED: tuple[type[Exception], ...] = (openai.OpenAIError, _Failed, *_TRANSPORT, *_MALFORMED)
+
+
 @dataclass(slots=True)
 class _Attempts:
     """What a question has cost so far."""
@@ -169,7 +172,7 @@ class OpenAIChat:
             try:
                 await self._ask(messages, answer)
                 return answer
-            except (openai.OpenAIError, _Failed, *_TRANSPORT, *_MALFORMED) as error:
+            except _EXPECTED as error:
                 failed = _failed(error)
                 attempts.faults += (failed.fault,)
                 if tried == self._retries or failed.fault in _FINAL:
@@ -198,7 +201,7 @@ class OpenAIChat:
 
     def _wait_s(self, tried: int) -> float:
         """Exponential, and random so that hundreds of requests refused together do not come back together."""
-        return min(self._backoff_s * 2**tried, _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+        return min(self._backoff_s * 2.0**tried, _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
     def _failure(self, attempts: _Attempts, reason: str) -> Reply:
         """No reply, by the server's fault; what came of one is none."""
