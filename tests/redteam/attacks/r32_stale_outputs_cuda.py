@@ -1,6 +1,5 @@
 # Row 32: the player's run command replaced once it has been judged: the outputs of an earlier window are left to be taken again.
 # device: cuda
-# open: operator inputs do not change between windows and the player's output memory is not poisoned. Fresh inputs and expected outputs for every timed window (trial._duel, program.fill) end it
 # expect: wrong_value, unwritten_output, nondeterministic, protocol_tamper
 import gc
 from collections import Counter
