@@ -158,7 +158,7 @@ def summarise(rollouts: Iterable[Rollout] | Tally, *, measure: Measure = "e2e", 
     levels = _groups(tasks, lambda task: task.operator.partition("/")[0], e2e)
     if tasks:
         levels.append(_metrics("all", list(tasks.values()), e2e))
-    spent = Cost(tally.usage.prompt_tokens + tally.usage.completion_tokens, round(tally.seconds, 3), tally.dollars)
+    spent = Cost(tally.usage.tokens, round(tally.seconds, 3), tally.dollars)
     return Summary(
         levels=tuple(levels),
         models=tuple(_groups(tasks, lambda task: task.model, e2e)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 from fastkernels_gym.agent import Usage
@@ -108,7 +108,7 @@ class Tally:
         """Counts a turn."""
         self.turns += 1
         self.seconds += rollout.seconds
-        self.usage = _sum(self.usage, rollout.usage)
+        self.usage += rollout.usage
         if rollout.dollars is not None:
             self.dollars = (self.dollars or 0.0) + rollout.dollars
         if rollout.llm:
@@ -165,7 +165,3 @@ def _rungs(evaluation: Evaluation, trusted: bool) -> tuple[tuple[str, float], ..
         speedup = _speedup(measured, trusted)
         logs[level].append(math.log(speedup.value) if speedup else 0.0)
     return tuple((level, math.exp(sum(values) / len(values))) for level, values in sorted(logs.items()))
-
-
-def _sum(left: Usage, right: Usage) -> Usage:
-    return Usage(**{field.name: getattr(left, field.name) + getattr(right, field.name) for field in fields(Usage)})

@@ -26,13 +26,8 @@ _NESTED = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 2, 4, 8, 0x20, 0x1000, 0x4000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 38, 24
 _CAP_LAST = 40
-_CONFIGS = (
-    "llama",
-    "qwen2",
-    "qwen3",
-    "gemma3_text",
-    "phi3",
-)  # imported before the fork; any other type is imported by the player itself
+# Imported before the fork; any other type is imported by the player itself.
+_CONFIGS = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
 
 
 def main() -> None:

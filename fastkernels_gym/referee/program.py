@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -103,30 +104,45 @@ class Program:
 
     @property
     def renewable(self) -> bool:
-        """Whether other inputs leave the baseline's answer a measure: not where near ties decide who is chosen."""
+        """Whether other inputs leave the baseline's answer a measure: not where near ties decide who is chosen.
+
+        The full model's answer stays one: its own rows mix all tokens' routing.
+        """
+        if not self.calls[0].path:
+            return True
         module = self.scene.subject.module.get_submodule(self.calls[0].path)
         floats = any(isinstance(a, Given) and a.tensor.is_floating_point() for a in self.calls[0].arguments)
         return not Routers(module).any and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
 
     def refresh(self) -> None:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""
-        given = [
-            (ref, argument.tensor)
+        targets, originals = self._floats
+        if targets:
+            sizes = [t.numel() for t in targets]
+            share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
+            torch._foreach_copy_(targets, originals)
+            torch._foreach_mul_(targets, list(share.split(sizes)))
+            return
+        for places, call in zip(self._places, self.calls, strict=True):
+            ref, ids = places[0], call.arguments[0]  # token ids come first, in the full model as in an embedding
+            assert ref is not None and isinstance(ids, Given)
+            self.scene.draw_tokens(ids.tensor)
+            self.region.tensor(ref).copy_(ids.tensor)
+
+    @cached_property
+    def _floats(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The calls' floating-point inputs as plain memory: in the mirror, and as the model computed them.
+
+        Hundreds of views, made once: `refresh` stands between windows.
+        """
+        pairs = [
+            (flat(self.region.tensor(ref)), flat(argument.tensor))
             for places, call in zip(self._places, self.calls, strict=True)
             for ref, argument in zip(places, call.arguments, strict=True)
-            if ref is not None and isinstance(argument, Given)
+            if ref is not None and isinstance(argument, Given) and argument.tensor.is_floating_point()
+            if argument.tensor.numel()
         ]
-        floats = [(flat(self.region.tensor(ref)), flat(t)) for ref, t in given if t.is_floating_point() and t.numel()]
-        if floats:
-            targets, originals = map(list, zip(*floats, strict=True))
-            share = torch.empty(sum(t.numel() for t in targets), dtype=targets[0].dtype, device=targets[0].device)
-            share.uniform_(*_FRESH)
-            torch._foreach_copy_(targets, originals)
-            torch._foreach_mul_(targets, list(share.split([t.numel() for t in targets])))
-        else:
-            for ref, ids in given:
-                self.scene.draw_tokens(ids)
-                self.region.tensor(ref).copy_(ids)
+        return [target for target, _ in pairs], [original for _, original in pairs]
 
     def fill(self, calls: Sequence[Call]) -> None:
         """Puts the arguments of calls into the mirror, from the first on."""

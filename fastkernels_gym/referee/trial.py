@@ -278,7 +278,7 @@ class Trial:
         timings, times = Timings(), []
         for kind, measured in groups:
             seconds = max(0.0, deadline - time.monotonic()) * share[kind] / left
-            times.append(self._measure(measured, seconds, precision.stop, fresh_tokens=kind == "e2e"))
+            times.append(self._measure(measured, seconds, precision.stop))
             left -= share[kind]
         rungs = []
         for (operator, measured), found in zip(ladder, times, strict=False):
@@ -290,41 +290,28 @@ class Trial:
         timings.stable = all(e.half_width <= precision.stable for e in estimates)
         return timings
 
-    def _measure(
-        self, measured: Sequence[Measured], seconds: float, half_width: float, *, fresh_tokens: bool
-    ) -> list[CallTime]:
+    def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""
-        times = measure([self._duel(one, fresh_tokens=fresh_tokens) for one in measured], seconds, half_width)
+        times = measure([self._duel(one) for one in measured], seconds, half_width)
         for one in measured:
             self._programs.remove(one.program)
             for player in (self.session.baseline, self.contender):
                 player.drop(one.program)
         return times
 
-    def _duel(self, one: Measured, *, fresh_tokens: bool) -> Duel:
+    def _duel(self, one: Measured) -> Duel:
         """Makes a program ready to be timed; every long burst's outputs are judged as well."""
         program, baseline = one.program, self.session.baseline
         baseline.prepare(program)
         self._programs.append(program)
         self.contender.set_pages(program)
-        noise, renewable = _noise(list(one.expected.values())), not fresh_tokens and program.renewable
+        noise = _noise(list(one.expected.values()))
 
-        def prepare() -> None:
-            if fresh_tokens:
-                ids = program.calls[0].arguments[0]
-                assert isinstance(ids, Given)
-                program.scene.draw_tokens(ids.tensor)
-                program.fill(program.calls)
-            elif renewable:
-                program.refresh()
+        def judge_again() -> None:
+            index = self.session.rng.choice(list(one.expected))
+            judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
-        def check() -> None:
-            if fresh_tokens or renewable:
-                self._compare(program, noise)
-            else:
-                index = self.session.rng.choice(list(one.expected))
-                judge("a timed call", self.contender.outputs(program, index), one.expected[index])
-
+        renewable = program.renewable
         return Duel(
             lambda n: baseline.run(program, n),
             lambda n: self.contender.run(program, n),
@@ -332,8 +319,8 @@ class Trial:
             self.session.rng,
             weight=one.calls,
             fixed_spread_s=_FIXED_SPREAD_S[program.region.device.type],
-            prepare=prepare,
-            check=check,
+            prepare=program.refresh if renewable else lambda: None,
+            check=(lambda: self._compare(program, noise)) if renewable else judge_again,
         )
 
     def _compare(self, program: Program, noise: Sequence[float]) -> None:
