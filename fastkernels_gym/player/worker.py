@@ -33,6 +33,7 @@ def serve(channel: Channel, *, threads: int) -> None:
     """Answers the referee until it hangs up or a candidate's fault ends the player."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
+    gc.disable()  # a collection takes as long as a thousand kernels: `drop` collects, between programs
     player = Player()
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         "load": player.load,

@@ -15,7 +15,7 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
-from fastkernels_gym.referee.clock import CallTime, Duel, measure, speedup
+from fastkernels_gym.referee.clock import CallTime, Duel, measure, speedup, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.numerics import ErrorRatio
@@ -292,7 +292,8 @@ class Trial:
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""
-        times = measure([self._duel(one) for one in measured], seconds, half_width)
+        with undisturbed():
+            times = measure([self._duel(one) for one in measured], seconds, half_width)
         for one in measured:
             self._programs.remove(one.program)
             for player in (self.session.baseline, self.contender):

@@ -192,6 +192,18 @@ def test_decode_kernel_over_pages_and_splits(interpreted, block_size, lengths):
         torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("cap, window", [(None, None), (0.5, 4)])
+def test_decode_kernel_of_many_short_sequences(interpreted, cap, window):
+    lengths = [0, *torch.randint(1, 90, (63,)).tolist()]
+    keys, values, table, seq_lens, sequences = pages(lengths, 16, 4, 8, torch.float32)
+    query = torch.randn(64, 8, 8)
+    out, _ = interpreted("flash_attn_decode.paged_decode", query, keys, values, table, seq_lens, 90, 0.3, cap, window)
+    assert not out[0].any()
+    for row, kv in enumerate(sequences[1:], 1):
+        wanted = attend(query[row], *(t[-window:] if window else t for t in kv), 0.3, cap)
+        torch.testing.assert_close(out[row].double(), wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_decode_kernel_takes_large_scores(interpreted):
     query = 100 * torch.randn(1, 2, 8)
     keys, values, table, lengths, _ = pages([200], 16, 1, 8, torch.float32)

@@ -104,6 +104,14 @@ def test_linear_and_embedding(dtype):
     check(Embedding(), torch.randint(300, (17,), device="cuda"), weight)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 16, 32, 33])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear_of_few_rows(rows, dtype):
+    weight = randn(4096, 14336, dtype=dtype) / 50
+    check(Linear(), randn(rows, 14336, dtype=dtype), weight)
+    check(Linear(), randn(rows, 512, dtype=dtype), weight[:96, :512].contiguous(), randn(96, dtype=dtype))
+
+
 @pytest.mark.parametrize("lengths", [[200], [1], [0], [90, 90, 90], [5, 0, 130, 1]])
 @pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 4, 64), (6, 2, 96), (4, 1, 256)])
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -49,3 +50,17 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 512), (1, 1, 1024), (2, 512), (17, 512), (32, 1536), (33, 512), (0, 512), (3, 100)]
+)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_kernels(interpreted, shape, with_bias):
+    # The interpreter multiplies matrices of bfloat16 as integers.
+    dtype = torch.float16 if math.prod(shape[:-1]) > 1 else torch.bfloat16
+    x, weight, bias = torch.randn(shape).to(dtype), torch.randn(64, shape[-1]).to(dtype), torch.randn(64).to(dtype)
+    out, _ = interpreted("linear.linear", x, weight, bias if with_bias else None)
+    wanted = torch.nn.functional.linear(x.double(), weight.double(), bias.double() if with_bias else None)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-2, atol=0.2)

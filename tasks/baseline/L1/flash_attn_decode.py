@@ -10,6 +10,17 @@ from ..operator import Operator
 
 _PROGRAMS = 1024  # several a multiprocessor of the largest GPUs; more only adds parts to merge
 _MAX_SPLITS = 64
+# So many sequences' heads fill the largest GPUs by themselves, if none of them is so long that all wait for it.
+_WHOLE_HEADS, _WHOLE_LEN = 256, 2048
+
+
+@triton.jit
+def _capped(scores, SOFT_CAP: tl.constexpr):
+    """SOFT_CAP * tanh(scores / SOFT_CAP); by its series where the exponential would cancel."""
+    x = scores / SOFT_CAP
+    square = x * x
+    series = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0 - square * 62.0 / 2835.0))))
+    return SOFT_CAP * tl.where(tl.abs(x) < 0.2, series, 2.0 * tl.sigmoid(2.0 * x) - 1.0)
 
 
 @triton.jit
@@ -24,16 +35,17 @@ def _tokens_a_split(seen, splits, TILE: tl.constexpr):
 
 @triton.jit
 def _split_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
+    q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, out_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
     BLOCK_SIZE: tl.constexpr, KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, HEAD: tl.constexpr,
     SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):  # fmt: skip
     sequence, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(lens_ptr + sequence)
     visible = _tokens_seen(length, WINDOW)
     share = _tokens_a_split(visible, splits, TILE)
     begin = length - visible + split * share
-    if begin < length:
+    if begin < length + (1 if WHOLE else 0):
         rows, lanes = tl.arange(0, ROWS), tl.arange(0, WIDTH)
         heads = kv_head * GROUPS + rows
         lane_mask, row_mask = lanes < HEAD, rows < GROUPS
@@ -51,8 +63,8 @@ def _split_kernel(
             k = tl.load(k_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
             v = tl.load(v_ptr + at[:, None] + lanes[None], mask=both, other=0.0)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-            if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
-                scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scores) - 1.0)
+            if SOFT_CAP > 0:
+                scores = _capped(scores, SOFT_CAP)
             scores = tl.where(seen[None], scores, float("-inf"))
             higher = tl.maximum(peak, tl.max(scores, axis=1))
             shrink, weights = tl.exp(peak - higher), tl.exp(scores - higher[:, None])
@@ -60,9 +72,13 @@ def _split_kernel(
             acc = acc * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
             peak = higher
         slot = (sequence * KV_HEADS * GROUPS + heads) * splits + split
-        part_at = part_ptr + slot[:, None] * HEAD + lanes[None]
-        tl.store(part_at, acc / total[:, None], mask=row_mask[:, None] & lane_mask[None])
-        tl.store(stat_ptr + slot, peak + tl.log(total), mask=row_mask)
+        at_slot, mask = slot[:, None] * HEAD + lanes[None], row_mask[:, None] & lane_mask[None]
+        if WHOLE:  # an empty sequence has no weights, and zeros for output
+            out = acc / tl.where(total > 0, total, 1.0)[:, None]
+            tl.store(out_ptr + at_slot, out.to(out_ptr.dtype.element_ty), mask=mask)
+        else:
+            tl.store(part_ptr + at_slot, acc / total[:, None], mask=mask)
+            tl.store(stat_ptr + slot, peak + tl.log(total), mask=row_mask)
 
 
 @triton.jit
@@ -99,8 +115,8 @@ def paged_decode(
     """Reads every visible key and value once, split over programs, then merges the splits by their log-sum-exp.
 
     Each sequence is split by its own length, so that the grid depends on the bound alone and a CUDA graph of it stays
-    right. After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al., 2023). Moves
-    2 * sum(min(seq_lens, window)) * kv_heads * head_size elements.
+    right; many short sequences are not split. After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al.,
+    2023). Moves 2 * sum(min(seq_lens, window)) * kv_heads * head_size elements.
 
     Args:
         query: (batch, heads, head_size); the heads of a packed projection are read in place.
@@ -125,15 +141,19 @@ def paged_decode(
     groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
     tile = 64 if width * query.element_size() <= 256 else 32  # three stages of keys and values fit in shared memory
     bound = min(max_seq_len, window or max_seq_len)
-    splits = max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(bound, tile)))
+    whole = batch * kv_heads >= _WHOLE_HEADS and bound <= _WHOLE_LEN
+    splits = 1 if whole else max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(bound, tile)))
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     _split_kernel[(batch, kv_heads, splits)](
-        query, key_cache, value_cache, block_table, seq_lens, parts, stats, scale,
+        query, key_cache, value_cache, block_table, seq_lens, out, parts, stats, scale,
         query.stride(0), block_table.stride(0), splits,
         block_size, kv_heads, groups, head_size, soft_cap or 0.0, window or 0,
-        max(16, triton.next_power_of_2(groups)), width, tile, num_warps=4, num_stages=3,
+        max(16, triton.next_power_of_2(groups)), width, tile, whole,
+        num_warps=2 if whole else 4, num_stages=5 if whole else 3,
     )  # fmt: skip
+    if whole:
+        return out
     _merge_kernel[(batch, heads)](
         parts, stats, seq_lens, out, heads, splits,
         window or 0, head_size, width, triton.next_power_of_2(splits), tile, num_warps=4,
