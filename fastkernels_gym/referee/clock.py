@@ -32,11 +32,11 @@ Burst = Callable[[int], float]
 class Samples:
     """Blocks of paired windows, seconds: columns are baseline and candidate.
 
-    `fixed_spread_s` is by how much the fixed costs of two honest players' windows differ.
+    `fixed_spread` is by how much the fixed costs of two honest players differ, as a share of a window of one call.
     """
 
     calls: int
-    fixed_spread_s: float = 0.0
+    fixed_spread: float = 0.0
     short: list[tuple[float, float]] = field(default_factory=list)
     long: list[tuple[float, float]] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Duel:
         candidate: runs a burst in the candidate's player.
         calls: calls of the long burst; a program of one call is timed by its windows alone.
         weight: how often the workload makes the call.
-        fixed_spread_s: by how much the fixed costs of two honest players' windows differ.
+        fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the long bursts gave.
     """
@@ -81,7 +81,7 @@ class Duel:
         rng: random.Random,
         *,
         weight: float = 1.0,
-        fixed_spread_s: float = 0.0,
+        fixed_spread: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,7 +89,7 @@ class Duel:
         self._rng, self._prepare, self._check = rng, prepare, check
         self._spent_s = 0.0
         self.weight = weight
-        self.samples = Samples(calls, fixed_spread_s)
+        self.samples = Samples(calls, fixed_spread)
 
     def block(self) -> None:
         """One ABBA block in random order: every player's short and long burst, twice."""
@@ -188,13 +188,14 @@ def call_time(samples: Samples) -> CallTime:
     saving = slope[:, 0] - slope[:, 1]
     # The least saving counts, of the slope's, the whole bursts' (nobody gains by dragging out the short ones) and the
     # single calls' (nor by working a burst off at once). What noise and fixed costs make of the latter two is granted,
-    # lest it bias an honest kernel downward.
-    whole = (direct[:, 0] - direct[:, 1], samples.calls)
-    single = (short[:, 0] - short[:, 1], 1)
+    # lest it bias an honest kernel downward; and they only ever take a saving away.
+    whole, single = direct[:, 0] - direct[:, 1], short[:, 0] - short[:, 1]
+    granted = samples.fixed_spread * short[0, 0]
     bounds = [
-        (saved + 1.96 * float(np.std(saved[1:])) + samples.fixed_spread_s) / calls for saved, calls in (whole, single)
+        (saved + 1.96 * float(np.std(saved[1:])) + granted) / calls
+        for saved, calls in ((whole, samples.calls), (single, 1))
     ]
-    paid = np.minimum(saving, np.minimum(*bounds))
+    paid = np.minimum(saving, np.maximum(0.0, np.minimum(*bounds)))
     return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
 
 
