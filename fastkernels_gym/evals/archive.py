@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fastkernels_gym.errors import RunFolderError
-from fastkernels_gym.evals.folder import Rollout, RunConfig
+from fastkernels_gym.evals.folder import RunConfig
+from fastkernels_gym.evals.rollout import Rollout, read_rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +29,12 @@ class Run:
         return len(self.config.tasks) * self.config.samples * self.config.turns
 
     def rollouts(self) -> Iterator[Rollout]:
-        """The last outcome of every turn; a line that is still being written is left out.
+        """Every outcome of every turn, in the order of writing; of a turn that ran again the last one counts.
 
         Raises:
             RunFolderError: if a line is damaged.
         """
-        last: dict[str, int] = {}
-        for number, line in self._lines():
-            last[self._parse(number, line).key] = number
-        for number, line in self._lines():
-            rollout = self._parse(number, line)
-            if last.get(rollout.key) == number:
-                yield rollout
+        return (rollout for _, rollout in read_rollouts(self.path / "rollouts.jsonl"))
 
     def source(self, sha: str) -> str | None:
         """A kernel's source, what is not UTF-8 replaced; None if it is not there."""
@@ -47,23 +42,6 @@ class Run:
             return (self.path / "kernels" / f"{sha}.py").read_bytes().decode("utf-8", "replace")
         except OSError:
             return None
-
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        try:
-            with (self.path / "rollouts.jsonl").open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.endswith(b"\n"):
-                        yield number, line
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise RunFolderError(f"cannot read {self.path}: {error.strerror or error}") from error
-
-    def _parse(self, number: int, line: bytes) -> Rollout:
-        try:
-            return Rollout.from_dict(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunFolderError(f"{self.path / 'rollouts.jsonl'}, line {number} is damaged: {error}") from error
 
 
 def read_run(path: Path) -> Run:

@@ -109,7 +109,7 @@ def rank_runs(folder: Path, *, damaged: Callable[[str], None]) -> list[Standing]
         try:
             run = read_run(config.parent)
             tally = Tally(run.rollouts())
-            summary = summarise(tally, measure=run.config.measure, missing=tally.missing(run.config))
+            summary = summarise(tally, measure=run.config.measure, missing=run.config.missing(tally))
         except UserError as error:
             damaged(str(error))
             continue

@@ -12,15 +12,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
-from fastkernels_gym.agent import LLMFault, Proposal, Turn, Usage
+from fastkernels_gym.agent import Proposal, Turn
 from fastkernels_gym.errors import RunFolderError
-from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
+from fastkernels_gym.evals.rollout import Rollout, read_rollout, read_rollouts
+from fastkernels_gym.evals.tally import Tally
+from fastkernels_gym.results import Measure, RewardKind
 
 _EXTENT = ("tasks", "suite", "samples")  # a run may be resumed with more of these
 
@@ -64,68 +66,36 @@ class RunConfig:
     def sha(self) -> str:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
 
+    def missing(self, tally: Tally) -> int:
+        """Samples that have not had all their turns."""
+        ended = sum(len(turns) >= self.turns for found in tally.samples.values() for turns in found.values())
+        return len(self.tasks) * self.samples - ended
+
     def key(self, task: str, sample: int, turn: int) -> str:
         """The name of a turn among all turns of all runs of this configuration."""
         return f"{task}#{sample}.{turn}@{self.sha}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One turn, as a line of rollouts.jsonl.
+@dataclass(slots=True)
+class _Ended:
+    """Where the last outcome of a turn lies in rollouts.jsonl, and whether it was lost."""
 
-    `sample` and `turn` count from 0, `seconds` is the turn's wall time, `dollars` what its LLM calls cost where known.
-    """
-
-    key: str
-    task: str
-    sample: int
-    turn: int
-    agent: str
-    llm: str | None = None
-    candidate_sha: str | None = None
-    evaluation: Evaluation | None = None
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0
-    error: str | None = None
-    reply: str = ""
-    dollars: float | None = None
-    faults: tuple[LLMFault, ...] = ()
-
-    @property
-    def lost(self) -> bool:
-        """Whether infrastructure failed, the evaluator's or the LLM's server, so that the turn says nothing."""
-        if self.evaluation is not None:
-            return self.evaluation.verdict is Verdict.INFRA_ERROR
-        if self.faults and self.faults[-1].is_result:
-            return False
-        return self.llm is not None and self.error is not None and not self.reply
-
-    def to_dict(self) -> dict[str, Any]:
-        names = self.__dataclass_fields__
-        data = {name: getattr(self, name) for name in names}
-        evaluation = self.evaluation.to_dict() if self.evaluation else None
-        return {**data, "evaluation": evaluation, "usage": asdict(self.usage)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave.
-
-        Raises:
-            ValueError, TypeError, KeyError: if the data is no rollout.
-        """
-        found = data["evaluation"]
-        evaluation = Evaluation.from_json(json.dumps(found)) if found is not None else None
-        faults = tuple(LLMFault(fault) for fault in data.get("faults", ()))
-        return cls(**{**data, "evaluation": evaluation, "usage": Usage(**data["usage"]), "faults": faults})
+    place: int
+    lost: bool
 
 
 class RunFolder:
     """An open run folder, which no other process has open.
 
+    Of the turns only their tally and their places are kept in memory.
+
     Args:
         path: the folder.
         config: the run's.
         resume: continues a run; False makes the folder.
+
+    Attributes:
+        tally: of the turns so far.
 
     Raises:
         RunFolderError: if the folder exists without `resume`, is missing with it, is in use, belongs to another
@@ -142,27 +112,27 @@ class RunFolder:
             raise RunFolderError(f"{path} is in use by another run") from None
         try:
             self._check_config()
-            self._rollouts = {rollout.key: rollout for rollout in self._recover()}
+            self.tally = Tally()
+            self._ended: dict[str, _Ended] = {}
+            self._recover()
             write_atomically(path / "config.json", _json({**asdict(config), "sha": config.sha}))
-            self._file: BinaryIO = (path / "rollouts.jsonl").open("ab")
+            self._file: BinaryIO = self._journal.open("ab")
         except BaseException:
             self._lock.release()
             raise
 
-    @property
-    def rollouts(self) -> tuple[Rollout, ...]:
-        """The last outcome of every turn."""
-        return tuple(self._rollouts.values())
+    def ended(self, task: str, sample: int) -> int:
+        """How many turns of a sample need not run again, from the first on."""
+        for turn in range(self.config.turns):
+            found = self._ended.get(self.config.key(task, sample, turn))
+            if found is None or found.lost:
+                return turn
+        return self.config.turns
 
     def finished(self, task: str, sample: int) -> list[Rollout]:
         """The turns of a sample that need not run again, from the first on."""
-        found: list[Rollout] = []
-        for turn in range(self.config.turns):
-            rollout = self._rollouts.get(self.config.key(task, sample, turn))
-            if rollout is None or rollout.lost:
-                break
-            found.append(rollout)
-        return found
+        places = (self._ended[self.config.key(task, sample, turn)].place for turn in range(self.ended(task, sample)))
+        return [read_rollout(self._journal, place) for place in places]
 
     def turn(self, rollout: Rollout) -> Turn:
         """The turn that an agent is shown of a rollout."""
@@ -183,10 +153,11 @@ class RunFolder:
 
     def append(self, rollout: Rollout) -> None:
         """Adds a turn; once this returns, it is on the disk."""
-        self._file.write(json.dumps(rollout.to_dict(), allow_nan=False).encode() + b"\n")
+        place = self._file.tell()
+        self._file.write(rollout.to_json())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._rollouts[rollout.key] = rollout
+        self._note(place, rollout)
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
@@ -202,6 +173,10 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _journal(self) -> Path:
+        return self.path / "rollouts.jsonl"
 
     def _kernel(self, sha: str) -> Path:
         return self.path / "kernels" / f"{sha}.py"
@@ -219,25 +194,17 @@ class RunFolder:
         if wrong:
             raise RunFolderError(f"{self.path} is a run of another configuration: {', '.join(wrong)}")
 
-    def _recover(self) -> list[Rollout]:
-        """Reads the turns that are complete; what a kill left of the last line is cut off."""
-        path = self.path / "rollouts.jsonl"
-        if not path.exists():
-            return []
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.truncate(path, whole)
-        found: list[Rollout] = []
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                found.append(Rollout.from_dict(json.loads(line)))
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunFolderError(f"{path}, line {number} is damaged: {error}") from error
-        return [rollout for rollout in found if self._is_whole(rollout)]
+    def _recover(self) -> None:
+        """Takes in the turns that are complete; what a kill left of the last line is cut off."""
+        for place, rollout in read_rollouts(self._journal):
+            if rollout.candidate_sha is None or self._kernel(rollout.candidate_sha).exists():
+                self._note(place, rollout)
+        if self._journal.exists():
+            os.truncate(self._journal, _end_of_last_line(self._journal))
 
-    def _is_whole(self, rollout: Rollout) -> bool:
-        return rollout.candidate_sha is None or self._kernel(rollout.candidate_sha).exists()
+    def _note(self, place: int, rollout: Rollout) -> None:
+        self._ended[rollout.key] = _Ended(place, rollout.lost)
+        self.tally.add(rollout)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -248,6 +215,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Bytes up to the last end of a line."""
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        while end:
+            begin = max(0, end - (1 << 16))
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
 
 
 def _enter(path: Path, resume: bool) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Self
 from fastkernels_gym.agent import Usage
 from fastkernels_gym.catalog.ids import TaskId
 from fastkernels_gym.evals.bootstrap import Mean, means
-from fastkernels_gym.evals.folder import Rollout
+from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.evals.tally import Outcome, Speedup, Tally
 from fastkernels_gym.results import Measure
 
@@ -141,11 +141,16 @@ class Summary:
         return asdict(self)
 
 
-def summarise(rollouts: Iterable[Rollout] | Tally, *, measure: Measure = "e2e", missing: int = 0) -> Summary:
-    """The metrics of turns, each given once.
+def summarise(
+    rollouts: Iterable[Rollout] | Tally,
+    *,
+    measure: Measure = "e2e",
+    missing: int = 0,
+) -> Summary:
+    """The metrics of turns.
 
     Args:
-        rollouts: the turns, or their tally.
+        rollouts: the turns in the order in which they ended, or their tally.
         measure: how far up the ladder the run measured.
         missing: samples that were asked for and have not ended.
 

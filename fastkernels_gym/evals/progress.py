@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fastkernels_gym.evals.folder import Rollout, RunConfig
+from fastkernels_gym.evals.folder import RunConfig
+from fastkernels_gym.evals.rollout import Rollout
 
 
 @contextmanager

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastkernels_gym.agent import Agent, Proposal, Turn
 from fastkernels_gym.catalog import Task, list_tasks, load_suite, load_task
 from fastkernels_gym.errors import UserError
-from fastkernels_gym.evals.folder import Rollout, RunConfig, RunFolder
+from fastkernels_gym.evals.folder import RunConfig, RunFolder
 from fastkernels_gym.evals.metrics import Summary, summarise
+from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.results import Evaluation, Measure, RewardKind
 
 
@@ -54,7 +55,8 @@ def run_eval(
         agent: proposes candidates; closed at the end.
         evaluator: judges them.
         folder: the open run folder.
-        concurrency: proposals asked for at once.
+        concurrency: proposals asked for at once. As many samples again may wait for the evaluator: a fast LLM is held
+            up there, and memory does not grow with the run.
         report: told of every turn that ends, the ones found in the folder first.
 
     Raises:
@@ -64,57 +66,73 @@ def run_eval(
     config = folder.config
     if min(config.samples, config.turns, concurrency, len(config.tasks)) < 1:
         raise UserError("an evaluation has at least one task, one sample, one turn and one proposal at a time")
-    loop = _Loop(agent, evaluator, folder, asyncio.Semaphore(concurrency), report or _silent)
+    loop = _Loop(agent, evaluator, folder, concurrency, report or _silent)
     try:
         asyncio.run(loop.run())
     finally:
-        missing = sum(len(folder.finished(task, sample)) < config.turns for task, sample in _samples(config))
-        summary = summarise(folder.rollouts, measure=config.measure, missing=missing)
+        missing = config.missing(folder.tally)
+        summary = summarise(folder.tally, measure=config.measure, missing=missing)
         folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict()})
     return summary
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Loop:
+    """Two queues: proposals, bounded by `concurrency`, and the evaluator's own."""
+
     agent: Agent
     evaluator: Judge
     folder: RunFolder
-    slots: asyncio.Semaphore
+    concurrency: int
     report: Report
+    _slots: asyncio.Semaphore = field(init=False)
+    _tasks: dict[str, Task] = field(default_factory=dict)
 
     async def run(self) -> None:
-        unfinished: list[tuple[str, int]] = []
-        for task_id, sample in _samples(self.folder.config):
-            ended = self.folder.finished(task_id, sample)
-            for rollout in ended:
-                self.report(rollout)
-            if len(ended) < self.folder.config.turns:
-                unfinished.append((task_id, sample))
-        tasks = {task_id: load_task(task_id) for task_id, _ in unfinished}
+        self._slots = asyncio.Semaphore(self.concurrency)
+        unfinished = self._unfinished()
         try:
             async with asyncio.TaskGroup() as group:
-                for task_id, sample in unfinished:
-                    group.create_task(self._sample(task_id, tasks[task_id], sample))
+                for _ in range(2 * self.concurrency):
+                    group.create_task(self._work(unfinished))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
             await self.agent.aclose()
 
-    async def _sample(self, task_id: str, task: Task, sample: int) -> None:
-        """The turns of one sample, from the first that has not ended; a lost turn ends it until the run is resumed."""
+    def _unfinished(self) -> Iterator[tuple[str, int]]:
+        """Samples that lack turns; what the folder already has is reported on the way."""
+        for task_id, sample in _samples(self.folder.config):
+            for rollout in self.folder.finished(task_id, sample):
+                self.report(rollout)
+            if self.folder.ended(task_id, sample) < self.folder.config.turns:
+                yield task_id, sample
+
+    async def _work(self, samples: Iterator[tuple[str, int]]) -> None:
+        for task_id, sample in samples:
+            await self._sample(task_id, sample)
+
+    async def _sample(self, task_id: str, sample: int) -> None:
+        """The turns of one sample, from the first that has not ended.
+
+        A turn that is lost ends it until the run is resumed.
+        """
+        if task_id not in self._tasks:
+            self._tasks[task_id] = load_task(task_id)
+        task = self._tasks[task_id]
         history = [self.folder.turn(rollout) for rollout in self.folder.finished(task_id, sample)]
-        for number in range(len(history), self.folder.config.turns):
-            async with self.slots:
+        while len(history) < self.folder.config.turns:
+            async with self._slots:
                 began = time.monotonic()
                 proposal = await self.agent.propose(task, history, sample=sample)
                 seconds = time.monotonic() - began
             began = time.monotonic()
             sha, evaluation = await self._judge(task, proposal)
             rollout = Rollout(
-                key=self.folder.config.key(task_id, sample, number),
+                key=self.folder.config.key(task_id, sample, len(history)),
                 task=task_id,
                 sample=sample,
-                turn=number,
+                turn=len(history),
                 agent=self.agent.name,
                 llm=proposal.llm or self.agent.llm,
                 candidate_sha=sha,

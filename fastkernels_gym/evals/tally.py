@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fastkernels_gym.agent import Usage
-from fastkernels_gym.evals.folder import Rollout, RunConfig
+from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.results import Estimate, Evaluation, Rung, Verdict
 
 
@@ -38,6 +38,7 @@ class Outcome:
         rungs: geometric mean speedup of the rungs at each level of the ladder, `L1` to `L4`.
         roofline: share of the operator's roofline that the candidate reaches; None where not known.
         baseline_roofline: the baseline's share.
+        verdict: what its candidate was judged; `no_candidate` where there was nothing to judge.
     """
 
     turn: int
@@ -48,12 +49,15 @@ class Outcome:
     rungs: tuple[tuple[str, float], ...] = ()
     roofline: float | None = None
     baseline_roofline: float | None = None
+    verdict: str = "no_candidate"
 
     @classmethod
     def of(cls, turn: int, evaluation: Evaluation | None) -> Self:
         """What a turn's evaluation amounts to; None stands for a turn without a candidate."""
-        if evaluation is None or not evaluation.correct:
+        if evaluation is None:
             return cls(turn)
+        if not evaluation.correct:
+            return cls(turn, verdict=str(evaluation.verdict))
         trusted = evaluation.verdict is Verdict.OK and evaluation.stable
         op = evaluation.ladder[0] if evaluation.ladder else None
         known = op is not None and op.roofline_us is not None and trusted
@@ -66,6 +70,7 @@ class Outcome:
             rungs=_rungs(evaluation, trusted),
             roofline=op.roofline_us / op.candidate_us if known and op and op.roofline_us else None,
             baseline_roofline=op.roofline_us / op.baseline_us if known and op and op.roofline_us else None,
+            verdict=str(evaluation.verdict),
         )
 
 
@@ -78,35 +83,30 @@ class Tally:
     """The turns of a run, counted.
 
     Args:
-        rollouts: turns to begin with, each given once.
+        rollouts: turns to begin with, in the order in which they ended; of one that ran again the last outcome counts.
 
     Attributes:
         samples: task id -> sample -> outcomes of its turns, first to last.
-        verdicts: how often each verdict was reached; `no_candidate` where there was nothing to judge.
-        usage: what all turns cost, lost ones included.
-        seconds: wall time of all turns, lost ones included.
-        dollars: what all turns cost, lost ones included; None where no turn says.
+        usage: what all turns cost, those that were lost or ran again included.
+        seconds: wall time of all turns, likewise.
+        dollars: what all turns cost, likewise; None where no turn says.
         llms: the LLMs that answered, as their servers name them, and how often.
         devices: where candidates ran, and how often.
-        turns: turns that ended.
-        lost: turns that infrastructure failed; they count nowhere else but in what was spent.
     """
 
     def __init__(self, rollouts: Iterable[Rollout] = ()) -> None:
         self.samples: defaultdict[str, defaultdict[int, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
-        self.verdicts: Counter[str] = Counter()
         self.llms: Counter[str] = Counter()
         self.devices: Counter[str] = Counter()
         self.usage = Usage()
         self.seconds = 0.0
         self.dollars: float | None = None
-        self.turns = self.lost = 0
+        self._lost: set[str] = set()
         for rollout in rollouts:
             self.add(rollout)
 
     def add(self, rollout: Rollout) -> None:
         """Counts a turn."""
-        self.turns += 1
         self.seconds += rollout.seconds
         self.usage += rollout.usage
         if rollout.dollars is not None:
@@ -116,12 +116,30 @@ class Tally:
         if rollout.evaluation is not None and rollout.evaluation.device:
             self.devices[rollout.evaluation.device] += 1
         if rollout.lost:
-            self.lost += 1
+            self._lost.add(rollout.key)
             return
-        self.verdicts["no_candidate" if rollout.evaluation is None else str(rollout.evaluation.verdict)] += 1
+        self._lost.discard(rollout.key)
         turns = self.samples[rollout.task][rollout.sample]
+        turns[:] = [outcome for outcome in turns if outcome.turn != rollout.turn]
         turns.append(Outcome.of(rollout.turn, rollout.evaluation))
         turns.sort(key=lambda outcome: outcome.turn)
+
+    @property
+    def lost(self) -> int:
+        """Turns that infrastructure failed; they count nowhere else but in what was spent."""
+        return len(self._lost)
+
+    @property
+    def turns(self) -> int:
+        """Turns that ended, lost ones included."""
+        return self.verdicts.total() + self.lost
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """How often each verdict was reached."""
+        return Counter(
+            outcome.verdict for found in self.samples.values() for turns in found.values() for outcome in turns
+        )
 
     def best(self) -> dict[str, list[Outcome]]:
         """Of each task, by id, the best turn of every sample."""
@@ -137,11 +155,6 @@ class Tally:
                 if so_far := [outcome for outcome in turns if outcome.turn <= turn]:
                     result[task].append(best(so_far))
         return dict(result)
-
-    def missing(self, config: RunConfig) -> int:
-        """Samples of a run of `config` that have not had all their turns."""
-        ended = sum(len(turns) >= config.turns for found in self.samples.values() for turns in found.values())
-        return len(config.tasks) * config.samples - ended
 
     @property
     def solved(self) -> int:

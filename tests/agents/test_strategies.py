@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +80,7 @@ def test_replay_submits_what_the_run_did(tmp_path: Path, task: Task) -> None:
         Rollout("a", task.id, 0, 0, "gpt", candidate_sha="abc", reply="take this"),
         Rollout("b", task.id, 0, 1, "gpt", error="the reply holds no candidate", reply="no idea"),
     ]
-    lines = "".join(json.dumps(rollout.to_dict()) + "\n" for rollout in rollouts)
-    (tmp_path / "rollouts.jsonl").write_text(lines + '{"torn')
+    (tmp_path / "rollouts.jsonl").write_bytes(b"".join(rollout.to_json() for rollout in rollouts) + b'{"torn')
     agent = resolve_agent(f"replay:{tmp_path}")
 
     def submitted(turns: int, sample: int = 0) -> Proposal:

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastkernels_gym.catalog.ids import TaskId
 from fastkernels_gym.evals.archive import Run
-from fastkernels_gym.evals.folder import Rollout
 from fastkernels_gym.evals.report.source import compare, highlight, shown
+from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.evals.tally import Outcome, best
 from fastkernels_gym.results import Estimate, Evaluation, Verdict
 
@@ -61,17 +61,17 @@ class Attempts:
     """Collects a run's turns into attempts, keeping of each turn what the page shows."""
 
     def __init__(self) -> None:
-        self._turns: defaultdict[tuple[str, int], list[Rollout]] = defaultdict(list)
+        self._turns: defaultdict[tuple[str, int], dict[int, Rollout]] = defaultdict(dict)
 
     def add(self, rollout: Rollout) -> None:
-        """Adds a turn; a reply is kept only where it holds no candidate."""
+        """Adds a turn, or its next outcome; a reply is kept only where it holds no candidate."""
         reply = shown(rollout.reply, _LONGEST_NOTE) if rollout.candidate_sha is None else ""
-        self._turns[rollout.task, rollout.sample].append(dataclasses.replace(rollout, reply=reply))
+        self._turns[rollout.task, rollout.sample][rollout.turn] = dataclasses.replace(rollout, reply=reply)
 
     def rows(self) -> list[Attempt]:
         """The attempts, by task and sample."""
         return [
-            _attempt(task, sample, sorted(turns, key=lambda rollout: rollout.turn))
+            _attempt(task, sample, [turns[turn] for turn in sorted(turns)])
             for (task, sample), turns in sorted(self._turns.items())
         ]
 

@@ -64,7 +64,7 @@ def render(run: Run) -> str:
     rows, kernels = attempts.rows(), Kernels(run)
     details = [script_data(detail(row, kernels)) for row in rows]
     style, script = _read("report.css"), _read("report.js")
-    summary = summarise(tally, measure=run.config.measure, missing=tally.missing(run.config))
+    summary = summarise(tally, measure=run.config.measure, missing=run.config.missing(tally))
     return (
         _environment()
         .get_template("report.html.j2")
