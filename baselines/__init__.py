@@ -81,8 +81,10 @@ def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
     own = kind not in ("file", "replay") and bool(kind and argument)
     if own:
         return _own_agent(kind, argument, options)
-    if options.llm or options.base_url:
-        raise UserError(f"agent {name!r} asks no LLM: --model and --base-url are for 'gpt' and others that do")
+    if options.llm or options.base_url or options.rpm is not None or options.tpm is not None:
+        raise UserError(
+            f"agent {name!r} asks no LLM: --model, --base-url, --rpm and --tpm are for 'gpt' and others that do"
+        )
     if name == "baseline":
         from fastkernels_gym.baselines.baseline import BaselineAgent
 

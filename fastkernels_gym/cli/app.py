@@ -7,6 +7,7 @@ Nothing heavy is imported before a command runs, so that `fk-gym --help` and a m
 | 0 | done; of `check`: a verdict was reached, whichever |
 | 2 | bad input: one line on standard error says what there is |
 | 3 | infrastructure failure: the machine's fault or ours, not the candidate's; of `eval`: some turns were lost to it |
+| 4 | of `eval`: a limit ended the run, which can be resumed with a higher one |
 | 130 | interrupted |
 """
 
@@ -20,40 +21,33 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
+from fastkernels_gym.cli.eval_command import eval_
+from fastkernels_gym.cli.options import (
+    Budget,
+    Device,
+    Json,
+    MeasureName,
+    RewardName,
+    RunFolderName,
+    TaskName,
+    Unsandboxed,
+)
+from fastkernels_gym.cli.status import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED
 from fastkernels_gym.errors import HarnessFault, UserError
 
 if TYPE_CHECKING:
     from fastkernels_gym.executor.evaluator import Device as DeviceName
     from fastkernels_gym.results import Measure, RewardKind
 
-BAD_INPUT = 2
-INFRASTRUCTURE = 3
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="fk-gym",
     help="A gym where agents are paid for GPU kernels that make real models faster.",
-    epilog="A task is <operator>@<model>[+tp<N>][:<workload>[/<phase>]], such as L1/rms_norm@llama-3.1-8b:chat/decode.",
+    epilog="A task is OPERATOR@MODEL and, where wanted, +tpN, :WORKLOAD and /PHASE behind it, such as "
+    "L1/rms_norm@llama-3.1-8b:chat/decode.",
     add_completion=False,
-    rich_markup_mode=None,  # a task id is no markup
+    rich_markup_mode="rich",  # for the panels; no help text holds a bracket
     pretty_exceptions_enable=False,
 )
-
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Task id, such as L1/rms_norm@tiny-llama.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where candidates run.")]
-MeasureName = Annotated[
-    str, typer.Option(metavar="op|ladder|e2e", help="How far up to measure: the operator, the layers, the full model.")
-]
-RewardName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="e2e|op|log_e2e|headroom|lower_bound", help="What is paid; by default e2e where measured, else op."
-    ),
-]
-Budget = Annotated[float, typer.Option(metavar="SECONDS", help="Seconds of timing an evaluation at the most.")]
-RunFolderName = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as eval fills.")]
-Unsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run candidates although there is no sandbox.")]
 
 
 @app.command("list")
@@ -70,7 +64,7 @@ def list_(
 
     tasks = [load_task(task_id) for task_id in list_tasks(pattern)]
     if as_json:
-        _print_json({"tasks": [tables.task_row(task) for task in tasks]})
+        tables.print_json({"tasks": [tables.task_row(task) for task in tasks]})
     else:
         tables.stdout().print(tables.task_matrix(tasks))
 
@@ -94,7 +88,7 @@ def show(
     shapes = json.loads(seen.shapes)
     if as_json:
         prompt = render_task(loaded, seen)
-        _print_json({"task": seen.task, "prompt": prompt, "reference": seen.reference, "shapes": shapes})
+        tables.print_json({"task": seen.task, "prompt": prompt, "reference": seen.reference, "shapes": shapes})
     else:
         tables.print_observation(tables.stdout(), seen.task, seen.reference, shapes)
 
@@ -112,7 +106,7 @@ def graph(task: TaskName, as_json: Json = False) -> None:
     ladder = rungs(loaded)
     if as_json:
         rows = [{"operator": rung.operator.id, "calls": rung.calls, "share": rung.share} for rung in ladder]
-        _print_json({"task": loaded.id, "operator": loaded.operator.id, "rungs": rows})
+        tables.print_json({"task": loaded.id, "operator": loaded.operator.id, "rungs": rows})
     else:
         tables.stdout().print(tables.ladder_table(loaded, ladder))
 
@@ -140,77 +134,14 @@ def check(
     with Evaluator(cast("DeviceName", device), allow_unsandboxed=allow_unsandboxed) as evaluator:
         evaluation = evaluator.submit(request).result()
     if as_json:
-        _print_json(evaluation.to_dict())
+        tables.print_json(evaluation.to_dict())
     else:
         tables.print_evaluation(tables.stdout(), evaluation)
     if evaluation.verdict is Verdict.INFRA_ERROR:
         raise typer.Exit(INFRASTRUCTURE)
 
 
-@app.command("eval")
-def eval_(
-    agent: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="baseline, reference, compile, file:PATH, replay:RUN, gpt, best_of_n, refine, evolve, or your own "
-            "MODULE:CLASS.",
-        ),
-    ],
-    model: Annotated[str | None, typer.Option(metavar="LLM", help="The LLM to ask.")] = None,
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="PATTERN,PATTERN", help="Tasks by globs over their ids, in place of a suite.")
-    ] = None,
-    suite: Annotated[
-        str, typer.Option(metavar="smoke|standard|full", help="Held-out tasks, as listed in a frozen manifest.")
-    ] = "smoke",
-    turns: Annotated[int, typer.Option(help="Candidates that an attempt has, with feedback in between.")] = 1,
-    samples: Annotated[int, typer.Option(help="Independent attempts at each task.")] = 1,
-    measure: MeasureName = "e2e",
-    reward: RewardName = None,
-    budget: Budget = 10.0,
-    device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; else runs/<utc>-<agent>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    as_json: Json = False,
-    allow_unsandboxed: Unsandboxed = False,
-) -> None:
-    """Evaluate an agent.
-
-    Progress goes to standard error, the result to standard output, every turn to the run folder. Exits 3 if turns were
-    lost to infrastructure: --resume runs those again.
-    """
-    from fastkernels_gym.cli import tables
-    from fastkernels_gym.cli.evaluation import EvalOptions, evaluate
-    from fastkernels_gym.evals import summary_table
-
-    options = EvalOptions(
-        agent=agent,
-        llm=model,
-        base_url=base_url,
-        patterns=tuple(filter(None, (tasks or "").split(","))),
-        suite=suite,
-        turns=turns,
-        samples=samples,
-        measure=cast("Measure", measure),
-        reward=cast("RewardKind | None", reward),
-        budget_s=budget,
-        device=cast("DeviceName", device),
-        out=out,
-        resume=resume,
-        allow_unsandboxed=allow_unsandboxed,
-    )
-    folder, summary = evaluate(options)
-    if as_json:
-        _print_json({"agent": agent, "llm": model, "folder": str(folder), **summary.to_dict()})
-    else:
-        tables.stdout().print(summary_table(summary))
-        print(f"run folder: {folder}")
-    if summary.lost or summary.missing:
-        raise typer.Exit(INFRASTRUCTURE)
+app.command("eval")(eval_)
 
 
 @app.command()
@@ -250,7 +181,7 @@ def compare(
 
     comparisons = compare_runs([read_run(run) for run in runs])
     if as_json:
-        _print_json({"comparisons": [comparison.to_dict() for comparison in comparisons]})
+        tables.print_json({"comparisons": [comparison.to_dict() for comparison in comparisons]})
     else:
         for comparison in comparisons:
             tables.stdout().print(comparison_table(comparison))
@@ -271,7 +202,7 @@ def leaderboard(
 
     standings = rank_runs(folder, damaged=lambda why: print(f"fk-gym: left out: {why}", file=sys.stderr))
     if as_json:
-        _print_json({"runs": [standing.to_dict() for standing in standings]})
+        tables.print_json({"runs": [standing.to_dict() for standing in standings]})
     else:
         tables.stdout().print(leaderboard_table(standings))
 
@@ -287,7 +218,7 @@ def doctor(as_json: Json = False) -> None:
 
     health = examine()
     if as_json:
-        _print_json(health.to_dict())
+        tables.print_json(health.to_dict())
     else:
         tables.print_health(tables.stdout(), health)
     if not health.sandboxed:
@@ -336,7 +267,3 @@ def _read_source(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _print_json(document: object) -> None:
-    print(json.dumps(document, indent=2, allow_nan=False))

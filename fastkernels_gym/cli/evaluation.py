@@ -9,10 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastkernels_gym import Evaluator
+from fastkernels_gym.agent import Agent
 from fastkernels_gym.baselines import AgentOptions, resolve_agent
 from fastkernels_gym.catalog import load_suite
 from fastkernels_gym.errors import UserError
-from fastkernels_gym.evals import RunConfig, RunFolder, Summary, choose_tasks, progress, run_eval
+from fastkernels_gym.evals import (
+    Account,
+    Limits,
+    Prices,
+    RunConfig,
+    RunFolder,
+    Summary,
+    choose_tasks,
+    progress,
+    run_eval,
+)
+from fastkernels_gym.evals.limits import require_price
+from fastkernels_gym.evals.plan import Plan, plan_run
 from fastkernels_gym.executor.evaluator import Device, resolve_device
 from fastkernels_gym.prompts import prompt_version
 from fastkernels_gym.request import EvalRequest
@@ -26,10 +39,15 @@ class EvalOptions:
     agent: str
     llm: str | None
     base_url: str | None
+    llm_concurrency: int
+    rpm: float | None
+    tpm: float | None
+    prices: Path | None
     patterns: tuple[str, ...]
     suite: str
     turns: int
     samples: int
+    limits: Limits
     measure: Measure
     reward: RewardKind | None
     budget_s: float
@@ -39,22 +57,62 @@ class EvalOptions:
     allow_unsandboxed: bool
 
 
-def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
-    """Runs an evaluation, or what is missing of one, and returns its folder and metrics.
+def evaluate(options: EvalOptions) -> tuple[Path, Summary, Account]:
+    """Runs an evaluation, or what is missing of one, and returns its folder, metrics and account.
 
     Raises:
         UserError: on options that do not exist or do not fit together, before anything runs.
     """
+    agent, config, prices = _settle(options)
+    require_price(agent.llm, options.limits, prices)
+    path = options.out or _new_folder(agent.name)
+    with (
+        RunFolder(path, config, resume=options.resume) as folder,
+        Evaluator(device=config.device, allow_unsandboxed=options.allow_unsandboxed) as evaluator,
+        progress(config) as report,
+    ):
+        of = f" of {config.suite}" if config.suite else ""
+        print(f"{agent.name} on {len(config.tasks)} tasks{of}, {config.device}; run folder {path}", file=sys.stderr)
+        account = Account(path, agent.llm, options.limits, prices)
+        summary = run_eval(
+            agent, evaluator, folder, concurrency=options.llm_concurrency, report=report, account=account
+        )
+        return path, summary, account
+
+
+def plan(options: EvalOptions) -> Plan:
+    """What `evaluate` would ask an LLM; no run folder is made.
+
+    Raises:
+        UserError: as `evaluate` does, and if the agent cannot say what it would ask.
+    """
+    if options.resume:
+        raise UserError("--dry-run shows a whole run: leave out --resume")
+    agent, config, prices = _settle(options)
+    require_price(agent.llm, options.limits, prices)
+    return plan_run(agent, config, prices)
+
+
+def _settle(options: EvalOptions) -> tuple[Agent, RunConfig, Prices]:
+    """The agent, what is asked of it, and what its tokens cost."""
     EvalRequest("", "", options.measure, options.reward, options.budget_s)
     if options.resume and options.out is None:
         raise UserError("--resume continues the run in a folder: name it with --out")
-    if min(options.turns, options.samples) < 1:
-        raise UserError("--turns and --samples are at least 1")
+    if min(options.turns, options.samples, options.llm_concurrency) < 1:
+        raise UserError("--turns, --samples and --llm-concurrency are at least 1")
+    if any(rate is not None and not rate > 0 for rate in (options.rpm, options.tpm)):
+        raise UserError("--rpm and --tpm are more than 0")
+    prices = Prices.load(options.prices)
     device = resolve_device(options.device)
-    agent = resolve_agent(
-        options.agent,
-        AgentOptions(llm=options.llm, base_url=options.base_url, device=device, turns=options.turns),
+    asked = AgentOptions(
+        llm=options.llm,
+        base_url=options.base_url,
+        device=device,
+        turns=options.turns,
+        rpm=options.rpm,
+        tpm=options.tpm,
     )
+    agent = resolve_agent(options.agent, asked)
     config = RunConfig(
         agent=agent.name,
         tasks=choose_tasks(options.patterns, device, options.suite),
@@ -68,15 +126,7 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary]:
         prompts=prompt_version() if agent.llm else "",
         suite="" if options.patterns else load_suite(options.suite, device).id,
     )
-    path = options.out or _new_folder(agent.name)
-    with (
-        RunFolder(path, config, resume=options.resume) as folder,
-        Evaluator(device=device, allow_unsandboxed=options.allow_unsandboxed) as evaluator,
-        progress(config) as report,
-    ):
-        of = f" of {config.suite}" if config.suite else ""
-        print(f"{agent.name} on {len(config.tasks)} tasks{of}, {device}; run folder {path}", file=sys.stderr)
-        return path, run_eval(agent, evaluator, folder, report=report)
+    return agent, config, prices
 
 
 def _new_folder(agent: str) -> Path:

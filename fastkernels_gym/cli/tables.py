@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from fastkernels_gym.catalog import Rung, Task
     from fastkernels_gym.cli.health import Health
+    from fastkernels_gym.evals.plan import Plan
     from fastkernels_gym.results import EndToEnd, Estimate, Evaluation
 
 _PIPED_WIDTH = 160
@@ -22,6 +24,28 @@ _PIPED_WIDTH = 160
 def stdout() -> Console:
     """A console that leaves wide tables whole where no terminal limits them."""
     return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False)
+
+
+def print_json(document: object) -> None:
+    """A document as JSON on standard output."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_plan(plan: Plan) -> None:
+    """Every prompt as the LLM would get it, then what they come to."""
+    from fastkernels_gym.evals.plan import FEEDBACK_TOKENS, REPLY_TOKENS
+
+    for prompt in plan.prompts:
+        samples = f"{len(prompt.samples)} samples" if len(prompt.samples) > 1 else f"sample {prompt.samples[0]}"
+        print(f"=== {prompt.task}, {samples}, first turn, at most about {prompt.tokens:,} tokens")
+        for message in prompt.messages:
+            print(f"--- {message['role']}\n{message['content']}")
+    usage = plan.usage
+    cost = "" if plan.dollars is None else f", ${plan.dollars:.2f}"
+    print(f"planned: {plan.calls:,} calls, retries apart")
+    if plan.calls:
+        print(f"at most about {usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens{cost}")
+        print(f"with {REPLY_TOKENS:,} tokens a reply and {FEEDBACK_TOKENS:,} a feedback, reasoning included")
 
 
 def task_row(task: Task) -> dict[str, Any]:

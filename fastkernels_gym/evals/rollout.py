@@ -20,7 +20,8 @@ from fastkernels_gym.results import Evaluation, Verdict
 class Rollout:
     """One turn, as a line of rollouts.jsonl.
 
-    `sample` and `turn` count from 0, `seconds` is the turn's wall time, `dollars` what its LLM calls cost where known.
+    `sample` and `turn` count from 0, `seconds` is the turn's wall time, `dollars` what its LLM calls cost where known,
+    `elapsed` the seconds that the run had lasted when the turn ended, all sittings together.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Rollout:
     reply: str = ""
     dollars: float | None = None
     faults: tuple[LLMFault, ...] = ()
+    elapsed: float = 0.0
 
     @property
     def lost(self) -> bool:

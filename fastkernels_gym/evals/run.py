@@ -12,6 +12,7 @@ from fastkernels_gym.agent import Agent, Proposal, Turn
 from fastkernels_gym.catalog import Task, list_tasks, load_suite, load_task
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals.folder import RunConfig, RunFolder
+from fastkernels_gym.evals.limits import Account
 from fastkernels_gym.evals.metrics import Summary, summarise
 from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.results import Evaluation, Measure, RewardKind
@@ -46,6 +47,7 @@ def run_eval(
     *,
     concurrency: int = 8,
     report: Report | None = None,
+    account: Account | None = None,
 ) -> Summary:
     """Runs what is missing of a run and summarises all of it.
 
@@ -58,6 +60,7 @@ def run_eval(
         concurrency: proposals asked for at once. As many samples again may wait for the evaluator: a fast LLM is held
             up there, and memory does not grow with the run.
         report: told of every turn that ends, the ones found in the folder first.
+        account: what the run has spent and may spend; None for one without limits and prices.
 
     Raises:
         UserError: if the configuration asks for nothing, or names a task that does not exist.
@@ -66,13 +69,14 @@ def run_eval(
     config = folder.config
     if min(config.samples, config.turns, concurrency, len(config.tasks)) < 1:
         raise UserError("an evaluation has at least one task, one sample, one turn and one proposal at a time")
-    loop = _Loop(agent, evaluator, folder, concurrency, report or _silent)
+    account = account or Account(folder.path, config.llm)
+    loop = _Loop(agent, evaluator, folder, concurrency, report or _silent, account)
     try:
         asyncio.run(loop.run())
     finally:
         missing = config.missing(folder.tally)
         summary = summarise(folder.tally, measure=config.measure, missing=missing)
-        folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict()})
+        folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict(), **account.to_dict()})
     return summary
 
 
@@ -85,6 +89,7 @@ class _Loop:
     folder: RunFolder
     concurrency: int
     report: Report
+    account: Account
     _slots: asyncio.Semaphore = field(init=False)
     _tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -115,7 +120,7 @@ class _Loop:
     async def _sample(self, task_id: str, sample: int) -> None:
         """The turns of one sample, from the first that has not ended.
 
-        A turn that is lost ends it until the run is resumed.
+        A turn that is lost, or a limit, ends it until the run is resumed.
         """
         if task_id not in self._tasks:
             self._tasks[task_id] = load_task(task_id)
@@ -123,9 +128,13 @@ class _Loop:
         history = [self.folder.turn(rollout) for rollout in self.folder.finished(task_id, sample)]
         while len(history) < self.folder.config.turns:
             async with self._slots:
+                if not self.account.may_start():
+                    return
                 began = time.monotonic()
                 proposal = await self.agent.propose(task, history, sample=sample)
                 seconds = time.monotonic() - began
+                llm = proposal.llm or self.agent.llm
+                dollars = self.account.charge(llm, proposal.usage)
             began = time.monotonic()
             sha, evaluation = await self._judge(task, proposal)
             rollout = Rollout(
@@ -134,15 +143,18 @@ class _Loop:
                 sample=sample,
                 turn=len(history),
                 agent=self.agent.name,
-                llm=proposal.llm or self.agent.llm,
+                llm=llm,
                 candidate_sha=sha,
                 evaluation=evaluation,
                 usage=proposal.usage,
                 seconds=round(seconds + time.monotonic() - began, 3),
                 error=proposal.error,
                 reply=proposal.reply,
+                dollars=dollars,
                 faults=proposal.faults,
+                elapsed=round(self.account.seconds, 3),
             )
+            self.account.note(rollout)
             self.folder.append(rollout)
             self.report(rollout)
             if rollout.lost:

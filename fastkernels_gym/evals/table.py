@@ -12,8 +12,13 @@ from fastkernels_gym.evals.compare import Comparison, Standing
 from fastkernels_gym.evals.metrics import Summary
 
 
-def summary_table(summary: Summary) -> Table:
-    """Correct, fast_1 and geometric mean speedups of each level; speedups are over correct kernels only."""
+def summary_table(summary: Summary, remarks: Sequence[str] = ()) -> Table:
+    """Correct, fast_1 and geometric mean speedups of each level; speedups are over correct kernels only.
+
+    Args:
+        summary: of the run.
+        remarks: lines to stand below the table.
+    """
     table = Table(title="By level; speedups are geometric means over correct kernels", title_justify="left")
     table.add_column("level", no_wrap=True)
     for name in ("tasks", "correct", "fast_1", "fast_1 e2e", "operator", "end to end"):
@@ -32,7 +37,8 @@ def summary_table(summary: Summary) -> Table:
     notes = [f"{count} {verdict}" for verdict, count in summary.verdicts.items()]
     notes += [f"{summary.lost} lost to infrastructure"] if summary.lost else []
     notes += [f"{summary.missing} samples not run"] if summary.missing else []
-    table.caption = f"{summary.turns} turns: {', '.join(notes)}" if notes else None
+    counted = [f"{summary.turns} turns: {', '.join(notes)}"] if notes else []
+    table.caption = Text("\n").join(map(printable, [*counted, *remarks])) if notes or remarks else None
     table.caption_justify = "left"
     return table
 
