@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     assert run(arguments) == 0
     out = capsys.readouterr().out
     assert all(
-        f"\n  {name} " in out
+        re.search(rf"^[ │]+{name} ", out, re.MULTILINE)
         for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "doctor")
     )
 

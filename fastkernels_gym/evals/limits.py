@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fastkernels_gym.agent import Usage
-from fastkernels_gym.errors import RunFolderError, UserError
-from fastkernels_gym.evals.folder import Rollout
+from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals.prices import Prices
+from fastkernels_gym.evals.rollout import Rollout, read_rollouts
 from fastkernels_gym.results import Verdict
 
 
@@ -76,24 +76,26 @@ class Account:
             self.ended_by = self._reached()
         return self.ended_by is None
 
-    def price(self, llm: str | None, usage: Usage) -> float | None:
-        """Dollars of an LLM's tokens; None where it has no price.
+    def charge(self, llm: str | None, usage: Usage, dollars: float | None = None) -> float | None:
+        """Counts what a proposal cost, at once: before it is judged others may be asked for.
 
         Args:
             llm: the model that answered.
             usage: its tokens.
-        """
-        price = self.prices.find(self.llm, llm) if self.llm is not None else None
-        return price.dollars(usage) if price else None
+            dollars: their price where it is known; else the table's counts.
 
-    def book(self, rollout: Rollout) -> None:
-        """Adds a turn."""
-        self.usage += rollout.usage
-        dollars = rollout.dollars
-        if dollars is None:  # recorded when it had no price
-            dollars = self.price(rollout.llm, rollout.usage)
+        Returns:
+            Dollars; None where the LLM has no price.
+        """
+        if dollars is None and self.llm is not None and (price := self.prices.find(self.llm, llm)):
+            dollars = price.dollars(usage)
+        self.usage += usage
         if dollars is not None:
             self.dollars, self._priced = self.dollars + dollars, True
+        return dollars
+
+    def note(self, rollout: Rollout) -> None:
+        """Counts what became of a proposal that is charged already."""
         self.faults.update(map(str, rollout.faults))
         self.infra_errors += rollout.evaluation is not None and rollout.evaluation.verdict is Verdict.INFRA_ERROR
         if rollout.llm and rollout.reply:
@@ -137,16 +139,10 @@ class Account:
         return next((name for name, spent, limit in states if limit is not None and spent >= limit), None)
 
     def _recount(self, path: Path) -> None:
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    rollout = Rollout.from_dict(json.loads(line))
-                except (ValueError, TypeError, KeyError) as error:
-                    raise RunFolderError(f"{path}, line {number} is damaged: {error}") from error
-                self.book(rollout)
-                self._earlier_s = max(self._earlier_s, rollout.elapsed)
+        for _, rollout in read_rollouts(path):
+            self.charge(rollout.llm, rollout.usage, rollout.dollars)
+            self.note(rollout)
+            self._earlier_s = max(self._earlier_s, rollout.elapsed)
 
 
 def require_price(llm: str | None, limits: Limits, prices: Prices) -> None:
