@@ -67,7 +67,9 @@ TINY = Workload("tiny", (Phase("prefill", 2, 64, 0, n=1), Phase("decode", 4, 1, 
 # Shapes that no training task has: `catalog/manifest.py`.
 LONG = Workload("long", (Phase("prefill", 1, 8192, 0, n=8), Phase("decode", 8, 1, 8192, n=256)))
 TINY_LONG = Workload("tiny-long", (Phase("prefill", 1, 200, 0, n=1), Phase("decode", 3, 1, 200, n=16)))
-WORKLOADS = {workload.name: workload for workload in (CHAT, TINY, LONG, TINY_LONG)}
+# What `benchmarks/operator_latency.py` measures, and others have measured.
+PREFILL_4K = Workload("prefill-4k", (Phase("prefill", 1, 4096, 0, n=1),))
+WORKLOADS = {workload.name: workload for workload in (CHAT, TINY, LONG, TINY_LONG, PREFILL_4K)}
 
 
 def default_workload(model_name: str) -> Workload:

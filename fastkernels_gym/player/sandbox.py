@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastkernels_gym.errors import SandboxUnavailable
-from fastkernels_gym.player import seccomp
+from fastkernels_gym.player import cgroup, headers, seccomp
 
 UID = 1000
 TMP_BYTES = 2 << 30
@@ -49,15 +49,21 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one player may use: bytes of host memory, processes, bytes of one file, open files."""
+    """What one player may use: bytes of host memory, processes, threads, bytes of one file, open files."""
 
     memory_bytes: int = 8 << 30
     processes: int = 256
+    threads: int = 8192
     file_bytes: int = 1 << 30
     open_files: int = 4096
 
+    @property
+    def group_bytes(self) -> int:
+        """What a cgroup may hold: it counts the files of both tmpfs too, which have a size of their own."""
+        return self.memory_bytes + 2 * TMP_BYTES
+
     def apply(self) -> None:
-        """Sets the limits the kernel keeps by itself; memory and processes are the watchdog's."""
+        """Sets the limits of one process; memory and processes of all of them are the watchdog's and the cgroup's."""
         for kind, value in (
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_FSIZE, self.file_bytes),
@@ -66,13 +72,14 @@ class Limits:
             resource.setrlimit(kind, (value, value))
 
 
-def command(program: list[str], *, device: str, cache: Path) -> list[str]:
+def command(program: list[str], *, device: str, cache: Path, compiled: Path | None) -> list[str]:
     """The command line that runs `program` inside the outer sandbox.
 
     Args:
         program: the program and its arguments.
         device: `cpu`, or `cuda`, which adds the driver's device files.
         cache: the folder of kernels that trusted code has compiled.
+        compiled: the folder of C++ headers that it has compiled.
 
     Raises:
         SandboxUnavailable: if bubblewrap is not there.
@@ -84,6 +91,8 @@ def command(program: list[str], *, device: str, cache: Path) -> list[str]:
         *("--size", str(TMP_BYTES), "--tmpfs", "/dev/shm"),
         *("--bind", "/proc", LENT_PROC, "--ro-bind", str(cache), WARM_CACHE),
     ]
+    if compiled is not None:
+        arguments += ["--ro-bind", str(compiled), headers.MOUNTED, "--setenv", "CPATH", headers.MOUNTED]
     for source in readable():
         arguments += ["--ro-bind", str(source), str(source)]
     for link in ("bin", "sbin", "lib", "lib64"):
@@ -125,6 +134,7 @@ def probe() -> list[Layer]:
             required=False,
         ),
         Layer("watchdog", Path("/proc/self/task").exists(), "bounds host memory and processes"),
+        _cgroup(),
     ]
 
 
@@ -142,6 +152,13 @@ def require() -> tuple[str, ...]:
                 "--allow-unsandboxed runs candidates unprotected."
             )
     return tuple(layer.name for layer in layers if layer.present)
+
+
+def _cgroup() -> Layer:
+    try:
+        return Layer("cgroup", True, str(cgroup.find()), required=False)
+    except OSError as error:
+        return Layer("cgroup", False, f"{error}; the watchdog bounds alone", cgroup.FIX, required=False)
 
 
 def _bwrap() -> str:

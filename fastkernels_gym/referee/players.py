@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailable
+from fastkernels_gym.player import cgroup, headers
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
 from fastkernels_gym.player.sandbox import Limits, command, readable
 from fastkernels_gym.results import Verdict
@@ -56,7 +57,9 @@ class Zygote:
         mode = ["nested", *kept] if sandboxed else ["flat"]
         program = [sys.executable, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
-        line = command(program, device=device, cache=warm_cache()) if sandboxed else program
+        line = program
+        if sandboxed:
+            line = command(program, device=device, cache=warm_cache(), compiled=headers.compiled())
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             line,
@@ -68,6 +71,9 @@ class Zygote:
         )
         theirs.close()
         self._control = Channel(ours)
+        self._groups: Path | None = None
+        with contextlib.suppress(OSError):  # the layer is missing, and the evaluation says so
+            self._groups = cgroup.find() if sandboxed else None
         try:
             self._control.receive(timeout=START_TIMEOUT_S)
         except (PeerClosed, TimeoutError) as error:
@@ -89,7 +95,12 @@ class Zygote:
         except (PeerClosed, ProtocolError, TimeoutError) as error:
             channel.close()
             raise PlayerLost(f"no player could be forked: {self._last_words()}") from error
-        return Player(channel, fds[0], limits, trusted=trusted)
+        try:
+            return Player(channel, fds[0], limits, trusted=trusted, groups=self._groups)
+        except OSError as error:  # its channel is closed with it, which ends the player
+            channel.close()
+            os.close(fds[0])
+            raise PlayerLost(f"no group for a player: {error}") from error
 
     def close(self) -> None:
         self._process.kill()
@@ -108,9 +119,15 @@ class Zygote:
 class Player:
     """One player process, named by its pidfd."""
 
-    def __init__(self, channel: Channel, pidfd: int, limits: Limits, *, trusted: bool) -> None:
+    def __init__(
+        self, channel: Channel, pidfd: int, limits: Limits, *, trusted: bool, groups: Path | None = None
+    ) -> None:
         self._channel, self._pidfd, self._trusted = channel, pidfd, trusted
         self._watchdog = Watchdog(_pid_of(pidfd), limits, self.kill)
+        self._group: cgroup.Group | None = None
+        if groups is not None and not trusted:
+            self._group = cgroup.Group.create(groups, memory_bytes=limits.group_bytes, tasks=limits.threads)
+            self._group.admit(_pid_of(pidfd))
         if not trusted:  # beside the clock it costs time
             self._watchdog.start()
 
@@ -165,6 +182,8 @@ class Player:
         self.kill()
         self._channel.close()
         os.close(self._pidfd)
+        if self._group is not None:
+            self._group.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -173,8 +192,9 @@ class Player:
         self.close()
 
     def _death(self, during: str) -> tuple[Verdict, str]:
-        if self._watchdog.reason:
-            return Verdict.OUT_OF_MEMORY, self._watchdog.reason
+        reason = self._watchdog.reason or (self._group.overrun() if self._group is not None else "")
+        if reason:
+            return Verdict.OUT_OF_MEMORY, reason
         return Verdict.RUNTIME_ERROR, f"the process ended during {during!r}: it exited, crashed or was killed"
 
     def _fault(self, verdict: Verdict, detail: str) -> Exception:
@@ -197,7 +217,7 @@ class Watchdog(threading.Thread):
             pids = _tree(self._pid, self._limits.processes + 1)
             if len(pids) > self._limits.processes:
                 self.reason = f"over {self._limits.processes} processes"
-            elif (used := sum(map(_private_bytes, pids)) + _memfd_bytes(pids)) > self._limits.memory_bytes:
+            elif (used := _used_bytes(pids)) > self._limits.memory_bytes:
                 self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
             if self.reason:
                 self._kill()
@@ -243,20 +263,27 @@ def _tree(root: int, limit: int) -> list[int]:
     return pids
 
 
-def _private_bytes(pid: int) -> int:
-    """Anonymous memory; the arena and shared libraries are not the player's own, and its tmpfs have a size."""
+def _used_bytes(pids: Sequence[int]) -> int:
+    """Anonymous memory, private and shared, and files without a name; the arena, the referee's own, does not count.
+
+    Shared pages count beyond what the arena and those files could explain: the kernel does not tell them apart.
+    """
+    arena = dict(_memfds("self"))
+    files = {file: size for pid in pids for file, size in _memfds(str(pid)) if file not in arena}
+    explained = sum(arena.values()) + sum(files.values())
+    resident = [_resident_bytes(pid) for pid in pids]
+    shared = sum(max(0, pages - explained) for _, pages in resident)
+    return sum(private for private, _ in resident) + shared + sum(files.values())
+
+
+def _resident_bytes(pid: int) -> tuple[int, int]:
+    """Resident anonymous memory and resident shared memory."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return 0
-    found = re.search(r"^RssAnon:\s*(\d+)", status, re.MULTILINE)
-    return int(found[1]) << 10 if found else 0
-
-
-def _memfd_bytes(pids: Sequence[int]) -> int:
-    """Memory behind the files without a name that these processes hold open, but for the referee's own: the arena."""
-    held = {file: size for pid in pids for file, size in _memfds(str(pid))}
-    return sum(held[file] for file in held.keys() - dict(_memfds("self")).keys()) if held else 0
+        return 0, 0
+    found = dict(re.findall(r"^Rss(Anon|Shmem):\s*(\d+)", status, re.MULTILINE))
+    return int(found.get("Anon", 0)) << 10, int(found.get("Shmem", 0)) << 10
 
 
 def _memfds(pid: str) -> Iterator[tuple[tuple[int, int], int]]:

@@ -68,10 +68,6 @@ WRONG = {
     "a killed process": (candidate("os.kill(os.getpid(), signal.SIGKILL); os._exit(1)"), Verdict.RUNTIME_ERROR),
     "an exit": (candidate("os._exit(0)"), Verdict.RUNTIME_ERROR),
     "an exit by exception": (candidate("raise SystemExit(0)"), Verdict.RUNTIME_ERROR),
-    "host memory hogged": (
-        candidate("x = [bytearray(1 << 28) for _ in range(64)]; time.sleep(60)"),
-        Verdict.OUT_OF_MEMORY,
-    ),
     "a wrong class name": (candidate().replace("class SiluAndMul", "class SiluMul"), Verdict.INTERFACE_MISMATCH),
     "another signature": (
         candidate().replace("def forward(self, x)", "def forward(self, x, y)"),
@@ -112,7 +108,7 @@ def test_a_slow_kernel_is_right_and_paid_less(evaluator: fk.Evaluator) -> None:
 
 
 def test_a_hanging_kernel_times_out() -> None:
-    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=15, run_s=10)) as evaluator:
+    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=8, run_s=8)) as evaluator:
         assert judge(evaluator, candidate("time.sleep(600)")).verdict is Verdict.TIMEOUT
         assert judge(evaluator, candidate()).verdict is Verdict.OK
 

@@ -1,0 +1,92 @@
+"""torch's C++ headers, compiled once by trusted code, so that a candidate's `load_inline` does not compile them again.
+
+`torch/extension.h` is most of what a cold `load_inline` compiles. gcc takes a precompiled header instead wherever
+it finds one in front of the header itself; the folder reaches it through `CPATH`, read-only, so that candidates need to
+do nothing. gcc checks that compiler, flags and macros are the same and else reads the header as ever. nvcc ignores it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from fastkernels_gym.errors import SandboxUnavailable
+
+MOUNTED = "/run/headers"
+COMMAND = "python -m fastkernels_gym.player.headers"
+_HEADER = "torch/extension.h"
+_BUILD_S = 600
+
+
+def compiled() -> Path | None:
+    """The folder of the headers compiled for this compiler, torch and interpreter; None until `COMMAND` has run."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        return None
+    folder = _folder(compiler)
+    return folder if (folder / f"{_HEADER}.gch").is_file() else None
+
+
+def compile_headers() -> Path:
+    """Compiles the headers into this user's cache, unless they are there.
+
+    Returns:
+        The folder, named by a hash of all that they depend on.
+
+    Raises:
+        SandboxUnavailable: if there is no C++ compiler, or it fails.
+    """
+    compiler = shutil.which("c++")
+    if compiler is None:
+        raise SandboxUnavailable("no C++ compiler: install g++")
+    folder = _folder(compiler)
+    if (folder / f"{_HEADER}.gch").is_file():
+        return folder
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        target = Path(scratch, "new", f"{_HEADER}.gch")
+        target.parent.mkdir(parents=True)
+        line = [*_command(compiler), "-o", str(target)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=_BUILD_S, check=False)
+        if done.returncode != 0:
+            raise SandboxUnavailable(f"torch's headers do not compile: {done.stderr.strip()[:500]}")
+        target.parents[1].rename(folder)
+    return folder
+
+
+def _folder(compiler: str) -> Path:
+    import torch
+
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    key = "\0".join((*_command(compiler), version, torch.__version__, sys.version))
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return home / "fastkernels-gym" / "headers" / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _command(compiler: str) -> list[str]:
+    """The compiler as `load_inline` runs it; macros that the header does not name may differ."""
+    import torch
+
+    root = Path(torch.__file__).parent / "include"
+    folders = (root, root / "torch/csrc/api/include", Path(sysconfig.get_path("include")))
+    flags = ["-DTORCH_API_INCLUDE_EXTENSION_H", *(part for path in folders for part in ("-isystem", str(path)))]
+    return [compiler, *flags, "-fPIC", _standard(), "-w", "-x", "c++-header", str(root / _HEADER)]
+
+
+def _standard() -> str:
+    """The C++ standard that this torch compiles extensions by, which nothing but its source says."""
+    from torch.utils import cpp_extension
+
+    return re.findall(r"-std=c\+\+\d+", inspect.getsource(cpp_extension))[-1]
+
+
+if __name__ == "__main__":
+    print(compile_headers())
