@@ -85,7 +85,8 @@ def _standard() -> str:
     """The C++ standard that this torch compiles extensions by, which nothing but its source says."""
     from torch.utils import cpp_extension
 
-    return re.findall(r"-std=c\+\+\d+", inspect.getsource(cpp_extension))[-1]
+    found: list[str] = re.findall(r"-std=c\+\+\d+", inspect.getsource(cpp_extension))
+    return found[-1]
 
 
 if __name__ == "__main__":
