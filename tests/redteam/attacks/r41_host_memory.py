@@ -1,7 +1,5 @@
 # Row 41: host memory hogged.
 # expect: out_of_memory
-import mmap
-
 import torch
 from torch import nn
 from torch.nn.functional import silu
@@ -13,9 +11,5 @@ class SiluAndMul(nn.Module):
 
     def forward(self, x):
         gate, up = x.chunk(2, dim=-1)
-        hoard = []
-        while True:
-            hoard.append(mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-            hoard[-1].madvise(mmap.MADV_HUGEPAGE)
-            for page in range(0, 1 << 30, mmap.PAGESIZE):
-                hoard[-1][page] = 1
+        hoard = [b"x" * (1 << 28) for _ in range(1 << 10)]
+        return silu(gate) * up
