@@ -22,7 +22,7 @@ FIX = (
 _CONTROLLERS = {"memory", "pids"}
 _SUBTREE = "cgroup.subtree_control"
 _NUMBERS = itertools.count()
-_EMPTY_S, _POLL_S = 2.0, 0.005
+_EMPTY_S, _POLL_S = 20.0, 0.005
 
 
 @dataclass(frozen=True, slots=True)
