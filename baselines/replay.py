@@ -54,6 +54,6 @@ class ReplayAgent:
         kernel = self._path / "kernels" / f"{rollout.candidate_sha}.py"
         try:
             # What is not UTF-8 is the evaluator's to judge.
-            return Proposal(kernel.read_bytes().decode("utf-8", "surrogateescape"), rollout.reply)
+            return Proposal(kernel.read_bytes().decode("utf-8", "surrogatepass"), rollout.reply)
         except OSError as error:
             raise UserError(f"agent 'replay' cannot read {kernel}: {error.strerror or error}") from error

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="fk-gym",
     help="A gym where agents are paid for GPU kernels that make real models faster.",
-    epilog="A task is OPERATOR@MODEL and, where wanted, +tpN, :WORKLOAD and /PHASE behind it, such as "
+    epilog="A task is <operator>@<model>, where wanted with +tp<N>, :<workload> and /<phase> behind it, such as "
     "L1/rms_norm@llama-3.1-8b:chat/decode.",
     add_completion=False,
     rich_markup_mode="rich",  # for the panels; no help text holds a bracket

@@ -125,8 +125,7 @@ def test_turns_that_ran_again_and_earlier_sittings_count(tmp_path: Path) -> None
     usage = Usage(100, 0, 20, 0, 1)
     lost = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, error="HTTP 500", faults=(LLMFault.SERVER_ERROR,))
     again = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, reply="Hm.", elapsed=100.0)
-    lines = "".join(json.dumps(rollout.to_dict()) + "\n" for rollout in (lost, again))
-    (tmp_path / "rollouts.jsonl").write_text(lines)
+    (tmp_path / "rollouts.jsonl").write_bytes(lost.to_json() + again.to_json())
     prices = Prices((Price(("some-*",), 1.0, 2.0),))
     account = Account(tmp_path, "some-llm", Limits(seconds=100.0), prices)
     assert not account.may_start() and account.ended_by == "--max-time"

@@ -1,0 +1,225 @@
+"""The evaluation loop at size: killed and resumed, beside an instant LLM, and over ten thousand turns.
+
+    python benchmarks/loop.py [--tasks 16] [--samples 4] [--turns 3] [--kills 10] [--replayed 10000] [--out FILE]
+
+1. A run of `fk-gym eval --agent gpt` against a server on the loopback interface that answers at once, with real
+   evaluations on the CPU: the share of wall time in which the evaluator had work.
+2. The same run, killed (SIGKILL) at random moments and resumed: its results against the unbroken run's, and the calls
+   that were repeated.
+3. Thousands of turns replayed beside a judge that answers at once: the loop's peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fastkernels_gym.catalog import list_tasks
+
+BODIES = (
+    "def forward(self, *args, **kwargs):\n        return None",
+    "def forward(self):\n        pass",
+    "def __init__(self):\n        raise ValueError('no')",
+    "def forward(self, *args, **kwargs):\n        raise RuntimeError('no')",
+)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers at once, and depending on the request alone: the same question gets the same wrong kernel."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Server:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Chat completions, not streamed."""
+
+    server: Server
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.calls += 1
+        body = json.dumps(completion(request["messages"])).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def completion(messages: list[dict[str, str]]) -> dict[str, Any]:
+    digest = hashlib.sha256(messages[1]["content"].encode()).digest()
+    found = messages[1]["content"].partition("\nclass ")[2].partition("(")[0].strip()
+    body = BODIES[(digest[0] + len(messages)) % len(BODIES)]
+    source = f"import torch\n\n\nclass {found}(torch.nn.Module):\n    # {len(messages)}\n    {body}\n"
+    message = {"role": "assistant", "content": f"```python\n{source}```"}
+    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    head = {"id": "c", "object": "chat.completion", "created": 1, "model": "instant"}
+    return {**head, "choices": choices, "usage": usage}
+
+
+def command(server: Server, folder: Path, tasks: list[str], args: argparse.Namespace) -> list[str]:
+    program = [
+        sys.executable,
+        "-c",
+        "from fastkernels_gym.cli import main; main()",
+        "eval",
+        "--agent",
+        "gpt",
+        "--model",
+        "instant",
+    ]
+    program += ["--base-url", f"http://127.0.0.1:{server.server_address[1]}/v1", "--device", "cpu", "--measure", "op"]
+    program += ["--tasks", ",".join(tasks), "--samples", str(args.samples), "--turns", str(args.turns)]
+    return [*program, "--budget", "1", "--out", str(folder), *(["--resume"] if folder.exists() else [])]
+
+
+def turns(folder: Path) -> list[dict[str, Any]]:
+    journal = folder / "rollouts.jsonl"
+    return [json.loads(line) for line in journal.read_bytes().splitlines(True) if line.endswith(b"\n")]
+
+
+def outcomes(folder: Path) -> dict[str, tuple[str, str]]:
+    return {turn["key"]: (turn["candidate_sha"], turn["evaluation"]["verdict"]) for turn in turns(folder)}
+
+
+def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    with Server() as server:
+        began = time.monotonic()
+        done = subprocess.run(command(server, folder, tasks, args), capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - began
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = turns(folder)
+        # The evaluator has one slot: what an evaluation waited in its queue is not its work.
+        busy = sum(turn["evaluation"]["seconds"]["total"] - turn["evaluation"]["seconds"]["queue"] for turn in found)
+        first = found[0]["elapsed"] - found[0]["seconds"]
+        last = max(turn["elapsed"] for turn in found)
+        return {
+            "turns": len(found),
+            "calls": server.calls,
+            "seconds": round(seconds, 1),
+            "loop_seconds": round(last - first, 1),
+            "evaluating_seconds": round(busy, 1),
+            "share_of_loop": round(busy / (last - first), 4),
+        }
+
+
+def killed(folder: Path, tasks: list[str], args: argparse.Namespace, planned: int) -> dict[str, Any]:
+    draw, kills = random.Random(0), 0
+    with Server() as server:
+        for moment in sorted(draw.sample(range(1, planned), args.kills)):
+            with subprocess.Popen(command(server, folder, tasks, args), stderr=subprocess.DEVNULL) as process:
+                while process.poll() is None and (not folder.exists() or len(turns(folder)) < moment):
+                    time.sleep(draw.uniform(0.005, 0.1))
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+            print(f"killed {kills} times, {len(turns(folder))} of {planned} turns", file=sys.stderr, flush=True)
+        subprocess.run(command(server, folder, tasks, args), capture_output=True, check=True)
+        return {"kills": kills, "turns": len(turns(folder)), "calls": server.calls}
+
+
+REPLAY = """
+import asyncio, json, resource, sys
+from pathlib import Path
+from fastkernels_gym.baselines.replay import ReplayAgent
+from fastkernels_gym.evals import RunConfig, RunFolder, run_eval
+from fastkernels_gym.results import Evaluation
+
+run, out, task, samples = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+class Judge:
+    evaluation = Evaluation.from_json(sys.argv[5])
+    async def evaluate_async(self, task, source, **options):
+        return self.evaluation
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with RunFolder(out, RunConfig("replay", (task,), samples=samples)) as folder:
+    summary = run_eval(ReplayAgent(run), Judge(), folder, concurrency=256)
+print(json.dumps({"turns": summary.turns, "mib_before": before >> 10,
+                  "mib_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}))
+"""
+
+
+def replayed(folder: Path, source: Path, count: int) -> list[dict[str, Any]]:
+    """The same turn of a run, `count` times over, as samples of one task; its evaluation is the judge's answer."""
+    turn = turns(source)[0]
+    found = []
+    for samples in (count // 10, count):
+        run = folder / f"run-{samples}"
+        (run / "kernels").mkdir(parents=True)
+        sha = turn["candidate_sha"]
+        (run / "kernels" / f"{sha}.py").write_bytes((source / "kernels" / f"{sha}.py").read_bytes())
+        with (run / "rollouts.jsonl").open("w") as journal:
+            for sample in range(samples):
+                again = {**turn, "key": f"{turn['task']}#{sample}.0@x", "sample": sample, "turn": 0}
+                journal.write(json.dumps(again) + "\n")
+        arguments = [str(run), str(folder / f"out-{samples}"), turn["task"], str(samples)]
+        program = [sys.executable, "-c", REPLAY, *arguments, json.dumps(turn["evaluation"])]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(done.stdout))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--replayed", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loop.json"))
+    args = parser.parse_args()
+    tasks = [task for model in ("tiny-llama", "tiny-qwen3") for task in list_tasks(f"*@{model}")][: args.tasks]
+    with TemporaryDirectory() as folder:
+        whole = unbroken(Path(folder, "whole"), tasks, args)
+        broken = killed(Path(folder, "killed"), tasks, args, whole["turns"])
+        same = outcomes(Path(folder, "whole")) == outcomes(Path(folder, "killed"))
+        memory = replayed(Path(folder), Path(folder, "whole"), args.replayed)
+    document = {
+        "command": " ".join(["python", "benchmarks/loop.py", *sys.argv[1:]]),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "unbroken": whole,
+        "killed": {**broken, "equal": same, "calls_repeated": broken["calls"] - whole["calls"]},
+        "replayed": memory,
+    }
+    args.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
