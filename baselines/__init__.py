@@ -11,9 +11,10 @@
 | `best_of_n` | what an LLM replies to the same question, every turn anew |
 | `refine` | an LLM's improvements of the best candidate so far |
 | `evolve` | an LLM's mutations and crosses of a small population |
+| `hf` | what a transformers model on this machine replies, as `gpt` |
 | `MODULE:CLASS` | what your own agent proposes |
 
-The LLM is behind an OpenAI-compatible server.
+The LLM is behind an OpenAI-compatible server, but for `hf`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fastkernels_gym.errors import UserError
 
 if TYPE_CHECKING:
     from fastkernels_gym.agent import Agent
-    from fastkernels_gym.baselines.chat import ChatAgent
+    from fastkernels_gym.baselines.chat import Chat, ChatAgent
 
 AGENTS = (
     "baseline",
@@ -39,6 +40,7 @@ AGENTS = (
     "best_of_n",
     "refine",
     "evolve",
+    "hf",
     "MODULE:CLASS",
 )
 
@@ -54,6 +56,8 @@ class AgentOptions:
         turns: of a sample, for an LLM to be told how many are left.
         rpm: requests a minute at the most.
         tpm: tokens a minute at the most.
+        reply_tokens: tokens of a reply at the most.
+        llm_device: where an LLM on this machine runs.
     """
 
     llm: str | None = None
@@ -62,6 +66,8 @@ class AgentOptions:
     turns: int | None = None
     rpm: float | None = None
     tpm: float | None = None
+    reply_tokens: int | None = None
+    llm_device: str | None = None
 
 
 def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
@@ -73,11 +79,7 @@ def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
     options = options or AgentOptions()
     kind, _, argument = name.partition(":")
     if strategy := _strategy(name):
-        from fastkernels_gym.baselines.openai_chat import OpenAIChat
-        from fastkernels_gym.baselines.pace import Pace
-
-        chat = OpenAIChat(options.llm, base_url=options.base_url, pace=Pace(options.rpm, options.tpm))
-        return strategy(chat, turns=options.turns, device=options.device)
+        return strategy(_chat(name, options), turns=options.turns, device=options.device)
     own = kind not in ("file", "replay") and bool(kind and argument)
     if own:
         return _own_agent(kind, argument, options)
@@ -108,14 +110,33 @@ def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
     raise UserError(f"no agent {name!r}: there are {', '.join(AGENTS)}")
 
 
+def _chat(name: str, options: AgentOptions) -> Chat:
+    """The LLM that an agent asks."""
+    if name == "hf":
+        from fastkernels_gym.baselines.local_chat import LocalChat
+
+        if options.base_url or options.rpm is not None or options.tpm is not None:
+            raise UserError("agent 'hf' asks no server: --base-url, --rpm and --tpm are for 'gpt' and others that do")
+        return LocalChat(options.llm, device=options.llm_device, max_new_tokens=options.reply_tokens)
+    from fastkernels_gym.baselines.openai_chat import OpenAIChat
+    from fastkernels_gym.baselines.pace import Pace
+
+    if options.llm_device:
+        raise UserError(f"agent {name!r} asks a server: --llm-device is for 'hf'")
+    pace = Pace(options.rpm, options.tpm)
+    return OpenAIChat(options.llm, base_url=options.base_url, pace=pace, reply_tokens=options.reply_tokens)
+
+
 def _strategy(name: str) -> type[ChatAgent] | None:
     """The agent that asks an LLM, of a name."""
     from fastkernels_gym.baselines.best_of_n import BestOfNAgent
     from fastkernels_gym.baselines.evolve import EvolveAgent
     from fastkernels_gym.baselines.gpt import GPTAgent
+    from fastkernels_gym.baselines.hf import HFAgent
     from fastkernels_gym.baselines.refine import RefineAgent
 
-    return next((agent for agent in (GPTAgent, BestOfNAgent, RefineAgent, EvolveAgent) if agent.name == name), None)
+    agents: tuple[type[ChatAgent], ...] = (GPTAgent, BestOfNAgent, RefineAgent, EvolveAgent, HFAgent)
+    return next((agent for agent in agents if agent.name == name), None)
 
 
 def _own_agent(module: str, class_name: str, options: AgentOptions) -> Agent:

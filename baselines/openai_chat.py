@@ -112,6 +112,7 @@ class OpenAIChat:
         base_url: the server; None takes OPENAI_BASE_URL, else OpenAI's own.
         api_key: None takes OPENAI_API_KEY; a server other than OpenAI's may need none.
         pace: how fast to ask; None for no limit.
+        reply_tokens: tokens of a reply at the most, as far as the server heeds it; None leaves it to the server.
         retries: of requests that fail with 408, 409, 429, 5xx, no connection or a broken answer.
         backoff_s: seconds before the first retry where the server names none; doubled for each one that follows.
         request_s: seconds that a server may be silent.
@@ -128,6 +129,7 @@ class OpenAIChat:
         base_url: str | None = None,
         api_key: str | None = None,
         pace: Pace | None = None,
+        reply_tokens: int | None = None,
         retries: int = 6,
         backoff_s: float = 1.0,
         request_s: float = 600.0,
@@ -141,6 +143,7 @@ class OpenAIChat:
             raise UserError("OPENAI_API_KEY is not set; name a server that asks for no key with --base-url")
         self.llm = model
         self._key, self._pace, self._retries = key, pace or Pace(), retries
+        self._bounds: dict[str, Any] = {} if reply_tokens is None else {"max_completion_tokens": reply_tokens}
         self._backoff_s, self._timeout_s = backoff_s, timeout_s
         try:
             self._client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=request_s)
@@ -190,6 +193,7 @@ class OpenAIChat:
             messages=cast("list[ChatCompletionMessageParam]", list(messages)),
             stream=True,
             stream_options={"include_usage": True},
+            **self._bounds,
         )
         if "json" in response.headers.get("content-type", ""):  # a server that does not stream
             answer.add(ChatCompletion.model_validate_json(await response.http_response.aread()))

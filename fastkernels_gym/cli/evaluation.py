@@ -39,6 +39,8 @@ class EvalOptions:
     agent: str
     llm: str | None
     base_url: str | None
+    reply_tokens: int | None
+    llm_device: str | None
     llm_concurrency: int
     rpm: float | None
     tpm: float | None
@@ -100,6 +102,8 @@ def _settle(options: EvalOptions) -> tuple[Agent, RunConfig, Prices]:
         raise UserError("--resume continues the run in a folder: name it with --out")
     if min(options.turns, options.samples, options.llm_concurrency) < 1:
         raise UserError("--turns, --samples and --llm-concurrency are at least 1")
+    if options.reply_tokens is not None and options.reply_tokens < 1:
+        raise UserError("--reply-tokens is at least 1")
     if any(rate is not None and not rate > 0 for rate in (options.rpm, options.tpm)):
         raise UserError("--rpm and --tpm are more than 0")
     prices = Prices.load(options.prices)
@@ -111,6 +115,8 @@ def _settle(options: EvalOptions) -> tuple[Agent, RunConfig, Prices]:
         turns=options.turns,
         rpm=options.rpm,
         tpm=options.tpm,
+        reply_tokens=options.reply_tokens,
+        llm_device=options.llm_device,
     )
     agent = resolve_agent(options.agent, asked)
     config = RunConfig(

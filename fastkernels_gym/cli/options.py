@@ -32,7 +32,7 @@ AgentName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="baseline, reference, compile, file:PATH, replay:RUN, gpt, best_of_n, refine, evolve, or your own "
+        help="baseline, reference, compile, file:PATH, replay:RUN, gpt, best_of_n, refine, evolve, hf, or your own "
         "MODULE:CLASS.",
     ),
 ]
@@ -40,6 +40,18 @@ Model = Annotated[str | None, typer.Option(metavar="LLM", help="The LLM to ask."
 BaseUrl = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.", rich_help_panel=_LLM),
+]
+ReplyTokens = Annotated[
+    int | None, typer.Option(metavar="TOKENS", help="Of a reply at the most.", rich_help_panel=_LLM)
+]
+LLMDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--llm-device",
+        metavar="cpu|cuda:N",
+        help="Of agent hf; else a second GPU, or the CPU.",
+        rich_help_panel=_LLM,
+    ),
 ]
 LLMConcurrency = Annotated[
     int, typer.Option("--llm-concurrency", help="Proposals asked for at once.", rich_help_panel=_LLM)
