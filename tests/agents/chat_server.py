@@ -107,10 +107,10 @@ def streamed(reply: str, finish: str = "stop") -> Answer:
     return events([*map(text_chunk, parts), text_chunk(None, finish), chunk(usage=USAGE)])
 
 
-def plain(reply: str) -> Answer:
+def plain(reply: str, model: str = "served-llm") -> Answer:
     message = {"role": "assistant", "content": reply}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return json_answer(chunk(object="chat.completion", choices=choices, usage=USAGE))
+    return json_answer(chunk(object="chat.completion", model=model, choices=choices, usage=USAGE))
 
 
 def json_answer(document: Any, status: int = 200, **headers: str) -> Answer:

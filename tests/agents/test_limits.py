@@ -1,13 +1,12 @@
 """`fk-gym eval` under limits: the real client against a real server that answers without a candidate."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import ChatServer, failure, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,64 +16,32 @@ from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals import Account, Limits, Price, Prices, Rollout
 
 TASK = "L1/silu_and_mul@tiny-llama"
-USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 40},
-    "completion_tokens_details": {"reasoning_tokens": 5},
-}
 PRICES = '[[price]]\nmodels = ["some-*"]\ninput = 1\ncached = 0.5\noutput = 2\nreasoning = 4\n'
 CALL_DOLLARS = (60 * 1 + 40 * 0.5 + 15 * 2 + 5 * 4) / 1e6
 
 
-class ChatServer(ThreadingHTTPServer):
-    """Refuses its first request, answers the second with nothing, and all others."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.requests = 0
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: ChatServer
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.requests += 1
-        number = self.server.requests
-        message = {"role": "assistant", "content": "" if number == 2 else "Let me think."}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "some-llm-0806", "choices": [choice]}
-        body = json.dumps({**answer, "usage": USAGE} if number > 1 else {"error": {"message": "slow down"}}).encode()
-        self.send_response(429 if number == 1 else 200)
-        self.send_header("retry-after", "0")
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
+    """Refuses its first request, answers the second with nothing, and all others."""
+    refused = failure(429, "slow down", retry_after="0")
     with ChatServer() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+        running.answers = [refused, plain("", "some-llm-0806"), plain("Let me think.", "some-llm-0806")]
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def command(server: ChatServer, tmp_path: Path) -> list[str]:
     (tmp_path / "prices.toml").write_text(PRICES)
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    asked = ["--agent", "gpt", "--model", "some-llm", "--base-url", url, "--prices", str(tmp_path / "prices.toml")]
+    asked = [
+        "--agent",
+        "gpt",
+        "--model",
+        "some-llm",
+        "--base-url",
+        server.url,
+        "--prices",
+        str(tmp_path / "prices.toml"),
+    ]
     extent = ["--tasks", TASK, "--samples", "2", "--turns", "3", "--device", "cpu", "--llm-concurrency", "1"]
     return ["eval", *asked, *extent, "--out", str(tmp_path / "run")]
 
@@ -90,16 +57,16 @@ def test_a_limit_ends_the_run_and_a_higher_one_continues_it(
     # The first turn takes three requests, of which two have tokens: those of the empty reply count.
     assert run([*command, option, limit]) == 4
     first = summary()
-    assert (first["ended_by"], first["turns"], server.requests) == (option, 1, 3)
+    assert (first["ended_by"], first["turns"], len(server.requests)) == (option, 1, 3)
     assert first["faults"] == {"empty_reply": 1, "rate_limited": 1}
     shown = capsys.readouterr().out
     assert f"ended by {option}" in shown and "1 rate_limited" in shown
     # What was spent before counts.
     assert run([*command, option, limit, "--resume"]) == 4
-    assert server.requests == 3
+    assert len(server.requests) == 3
     assert run([*command, option, "1000", "--resume"]) == 0
     last = summary()
-    assert (last["ended_by"], last["turns"], server.requests) == (None, 6, 8)
+    assert (last["ended_by"], last["turns"], len(server.requests)) == (None, 6, 8)
     account = last["account"]
     calls = 7
     assert (account["prompt_tokens"], account["cached_tokens"]) == (100 * calls, 40 * calls)
@@ -118,7 +85,7 @@ def test_a_dry_run_asks_nothing(server: ChatServer, command: list[str], tmp_path
     assert run([*command, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert all(message["content"] in shown for message in prompt["messages"]) and "planned: 6 calls" in shown
-    assert server.requests == 0 and not (tmp_path / "run").exists()
+    assert not server.requests and not (tmp_path / "run").exists()
 
 
 def test_turns_that_ran_again_and_earlier_sittings_count(tmp_path: Path) -> None:
