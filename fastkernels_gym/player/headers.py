@@ -65,7 +65,7 @@ def compile_headers() -> Path:
 def _folder(compiler: str) -> Path:
     import torch
 
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     key = "\0".join((*_command(compiler), version, torch.__version__, sys.version))
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return home / "fastkernels-gym" / "headers" / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -82,11 +82,11 @@ def _command(compiler: str) -> list[str]:
 
 
 def _standard() -> str:
-    """The C++ standard that this torch compiles extensions by, which nothing but its source says."""
+    """The C++ standard that this torch compiles extensions by, which nothing but its source says; else C++17."""
     from torch.utils import cpp_extension
 
     found: list[str] = re.findall(r"-std=c\+\+\d+", inspect.getsource(cpp_extension))
-    return found[-1]
+    return found[-1] if found else "-std=c++17"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -177,6 +177,18 @@ class Player:
         with contextlib.suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within it no process of the player runs."""
+        stopped: set[int] = set()
+        try:
+            while fresh := set(self._watchdog.pids()) - stopped:  # what was forked meanwhile
+                _signal(fresh, signal.SIGSTOP)
+                stopped |= fresh
+            yield
+        finally:
+            _signal(stopped, signal.SIGCONT)
+
     def close(self) -> None:
         self._watchdog.stop()
         self.kill()
@@ -214,7 +226,7 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(_POLL_S):
-            pids = _tree(self._pid, self._limits.processes + 1)
+            pids = self.pids()
             if len(pids) > self._limits.processes:
                 self.reason = f"over {self._limits.processes} processes"
             elif (used := _used_bytes(pids)) > self._limits.memory_bytes:
@@ -223,10 +235,14 @@ class Watchdog(threading.Thread):
                 self._kill()
                 return
 
+    def pids(self) -> list[int]:
+        """The player's processes, or one more than it may have."""
+        return _tree(self._pid, self._limits.processes + 1)
+
     def names(self) -> set[str]:
         """Names of the programs that run in the player's tree."""
         names = set()
-        for pid in _tree(self._pid, self._limits.processes + 1):
+        for pid in self.pids():
             with contextlib.suppress(OSError):
                 names.add(Path(f"/proc/{pid}/comm").read_text().strip())
         return names
@@ -250,6 +266,12 @@ def _pid_of(pidfd: int) -> int:
     if found is None or int(found[1]) <= 0:
         raise PlayerLost("a player died at birth")
     return int(found[1])
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
 
 
 def _tree(root: int, limit: int) -> list[int]:

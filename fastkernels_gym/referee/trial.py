@@ -315,7 +315,7 @@ class Trial:
 
         renewable = program.renewable
         return Duel(
-            lambda n: baseline.run(program, n),
+            lambda n: self._run_baseline(program, n),
             lambda n: self.contender.run(program, n),
             len(program.calls),
             self.session.rng,
@@ -324,6 +324,13 @@ class Trial:
             prepare=program.refresh if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
         )
+
+    def _run_baseline(self, program: Program, n: int) -> float:
+        """A window of the baseline's player; on a CPU nothing of the candidate's runs beside it."""
+        if program.region.device.type != "cpu":  # kernels that are launched run on
+            return self.session.baseline.run(program, n)
+        with self.contender.player.frozen():
+            return self.session.baseline.run(program, n)
 
     def _compare(self, program: Program, noise: Sequence[float]) -> None:
         """Holds one call of the last pair's long bursts against the baseline's player, on the same inputs."""
