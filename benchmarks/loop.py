@@ -20,15 +20,17 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastkernels_gym.catalog import list_tasks
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/agents"))
+
+from chat_server import Answer, ChatServer, plain  # noqa: E402
 
 BODIES = (
     "def forward(self, *args, **kwargs):\n        return None",
@@ -38,70 +40,19 @@ BODIES = (
 )
 
 
-class Server(ThreadingHTTPServer):
-    """Answers at once, and depending on the request alone: the same question gets the same wrong kernel."""
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.calls = 0
-        self.lock = threading.Lock()
-
-    def __enter__(self) -> Server:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Chat completions, not streamed."""
-
-    server: Server
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.calls += 1
-        body = json.dumps(completion(request["messages"])).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def completion(messages: list[dict[str, str]]) -> dict[str, Any]:
+def reply(request: dict[str, Any]) -> Answer:
+    """Depends on the request alone: the same question gets the same wrong kernel."""
+    messages = request["messages"]
     digest = hashlib.sha256(messages[1]["content"].encode()).digest()
     found = messages[1]["content"].partition("\nclass ")[2].partition("(")[0].strip()
     body = BODIES[(digest[0] + len(messages)) % len(BODIES)]
     source = f"import torch\n\n\nclass {found}(torch.nn.Module):\n    # {len(messages)}\n    {body}\n"
-    message = {"role": "assistant", "content": f"```python\n{source}```"}
-    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    head = {"id": "c", "object": "chat.completion", "created": 1, "model": "instant"}
-    return {**head, "choices": choices, "usage": usage}
+    return plain(f"```python\n{source}```", "instant")
 
 
-def command(server: Server, folder: Path, tasks: list[str], args: argparse.Namespace) -> list[str]:
-    program = [
-        sys.executable,
-        "-c",
-        "from fastkernels_gym.cli import main; main()",
-        "eval",
-        "--agent",
-        "gpt",
-        "--model",
-        "instant",
-    ]
-    program += ["--base-url", f"http://127.0.0.1:{server.server_address[1]}/v1", "--device", "cpu", "--measure", "op"]
+def command(server: ChatServer, folder: Path, tasks: list[str], args: argparse.Namespace) -> list[str]:
+    program = [sys.executable, "-c", "from fastkernels_gym.cli import main; main()", "eval", "--agent", "gpt"]
+    program += ["--model", "instant", "--base-url", server.url, "--device", "cpu", "--measure", "op"]
     program += ["--tasks", ",".join(tasks), "--samples", str(args.samples), "--turns", str(args.turns)]
     return [*program, "--budget", "1", "--out", str(folder), *(["--resume"] if folder.exists() else [])]
 
@@ -116,7 +67,7 @@ def outcomes(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    with Server() as server:
+    with ChatServer(reply) as server:
         began = time.monotonic()
         done = subprocess.run(command(server, folder, tasks, args), capture_output=True, text=True, check=False)
         seconds = time.monotonic() - began
@@ -129,7 +80,7 @@ def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[s
         ends = [turn["elapsed"] for turn in found]
         return {
             "turns": len(found),
-            "calls": server.calls,
+            "calls": len(server.requests),
             "seconds": round(seconds, 1),
             "seconds_after_the_first_evaluation": round(max(ends) - min(ends), 1),
             "evaluating_seconds": round(busy, 1),
@@ -139,7 +90,7 @@ def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[s
 
 def killed(folder: Path, tasks: list[str], args: argparse.Namespace, planned: int) -> dict[str, Any]:
     draw, kills = random.Random(0), 0
-    with Server() as server:
+    with ChatServer(reply) as server:
         for moment in sorted(draw.sample(range(1, planned), args.kills)):
             with subprocess.Popen(command(server, folder, tasks, args), stderr=subprocess.DEVNULL) as process:
                 while process.poll() is None and (not folder.exists() or len(turns(folder)) < moment):
@@ -148,7 +99,7 @@ def killed(folder: Path, tasks: list[str], args: argparse.Namespace, planned: in
                 kills += process.wait() == -signal.SIGKILL
             print(f"killed {kills} times, {len(turns(folder))} of {planned} turns", file=sys.stderr, flush=True)
         subprocess.run(command(server, folder, tasks, args), capture_output=True, check=True)
-        return {"kills": kills, "turns": len(turns(folder)), "calls": server.calls}
+        return {"kills": kills, "turns": len(turns(folder)), "calls": len(server.requests)}
 
 
 REPLAY = """

@@ -121,18 +121,15 @@ class RunFolder:
             self._lock.release()
             raise
 
-    def ended(self, task: str, sample: int) -> int:
-        """How many turns of a sample need not run again, from the first on."""
-        for turn in range(self.config.turns):
-            found = self._ended.get(self.config.key(task, sample, turn))
-            if found is None or found.lost:
-                return turn
-        return self.config.turns
-
     def finished(self, task: str, sample: int) -> list[Rollout]:
         """The turns of a sample that need not run again, from the first on."""
-        places = (self._ended[self.config.key(task, sample, turn)].place for turn in range(self.ended(task, sample)))
-        return [read_rollout(self._journal, place) for place in places]
+        found: list[Rollout] = []
+        for turn in range(self.config.turns):
+            ended = self._ended.get(self.config.key(task, sample, turn))
+            if ended is None or ended.lost:
+                break
+            found.append(read_rollout(self._journal, ended.place))
+        return found
 
     def turn(self, rollout: Rollout) -> Turn:
         """The turn that an agent is shown of a rollout."""

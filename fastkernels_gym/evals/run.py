@@ -105,27 +105,28 @@ class _Loop:
         finally:
             await self.agent.aclose()
 
-    def _unfinished(self) -> Iterator[tuple[str, int]]:
-        """Samples that lack turns; what the folder already has is reported on the way."""
+    def _unfinished(self) -> Iterator[tuple[str, int, list[Rollout]]]:
+        """Samples that lack turns, with those that they have; what the folder already has is reported on the way."""
         for task_id, sample in _samples(self.folder.config):
-            for rollout in self.folder.finished(task_id, sample):
+            finished = self.folder.finished(task_id, sample)
+            for rollout in finished:
                 self.report(rollout)
-            if self.folder.ended(task_id, sample) < self.folder.config.turns:
-                yield task_id, sample
+            if len(finished) < self.folder.config.turns:
+                yield task_id, sample, finished
 
-    async def _work(self, samples: Iterator[tuple[str, int]]) -> None:
-        for task_id, sample in samples:
-            await self._sample(task_id, sample)
+    async def _work(self, samples: Iterator[tuple[str, int, list[Rollout]]]) -> None:
+        for task_id, sample, finished in samples:
+            await self._sample(task_id, sample, finished)
 
-    async def _sample(self, task_id: str, sample: int) -> None:
-        """The turns of one sample, from the first that has not ended.
+    async def _sample(self, task_id: str, sample: int, finished: Sequence[Rollout]) -> None:
+        """The turns of one sample that are not finished.
 
         A turn that is lost, or a limit, ends it until the run is resumed.
         """
         if task_id not in self._tasks:
             self._tasks[task_id] = load_task(task_id)
         task = self._tasks[task_id]
-        history = [self.folder.turn(rollout) for rollout in self.folder.finished(task_id, sample)]
+        history = [self.folder.turn(rollout) for rollout in finished]
         while len(history) < self.folder.config.turns:
             async with self._slots:
                 if not self.account.may_start():

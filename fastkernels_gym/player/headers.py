@@ -29,7 +29,7 @@ _BUILD_S = 600
 def compiled() -> Path | None:
     """The folder of the headers compiled for this compiler, torch and interpreter; None until `COMMAND` has run."""
     compiler = shutil.which("c++")
-    if compiler is None:
+    if compiler is None or not _cache().is_dir():  # what the name depends on takes a while to find out
         return None
     folder = _folder(compiler)
     return folder if (folder / f"{_HEADER}.gch").is_file() else None
@@ -62,13 +62,17 @@ def compile_headers() -> Path:
     return folder
 
 
+def _cache() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return home / "fastkernels-gym" / "headers"
+
+
 def _folder(compiler: str) -> Path:
     import torch
 
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     key = "\0".join((*_command(compiler), version, torch.__version__, sys.version))
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return home / "fastkernels-gym" / "headers" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    return _cache() / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _command(compiler: str) -> list[str]:

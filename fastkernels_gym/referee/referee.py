@@ -17,7 +17,8 @@ from fastkernels_gym.player import sandbox
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote, warm_cache
 from fastkernels_gym.referee.session import Session, session_key
-from fastkernels_gym.referee.trial import Precision, Stopwatch, Timings, Trial
+from fastkernels_gym.referee.timings import Precision, Timings
+from fastkernels_gym.referee.trial import Stopwatch, Trial
 from fastkernels_gym.request import Deadlines, EvalRequest
 from fastkernels_gym.results import Evaluation, Seconds, Verdict
 from fastkernels_gym.reward import reward

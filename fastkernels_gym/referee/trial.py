@@ -15,7 +15,7 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
-from fastkernels_gym.referee.clock import CallTime, Duel, measure, speedup, undisturbed
+from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.numerics import ErrorRatio
@@ -23,7 +23,8 @@ from fastkernels_gym.referee.program import Expected, Program, expect, judge
 from fastkernels_gym.referee.roofline import least_seconds, own_bytes
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.results import CaseTiming, Correctness, EndToEnd, Estimate, PhaseTiming, Rung, Verdict
+from fastkernels_gym.referee.timings import Measured, Precision, Timings, end_to_end, rung
+from fastkernels_gym.results import Correctness, Estimate, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
 _UNSEEN_CALLS = 2  # at lengths that are not in the observation
@@ -37,35 +38,6 @@ _MOST_PASSES = 128  # of the model, to record them
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
 _POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A program, how often the workload makes its calls, and the least seconds that the device needs for one."""
-
-    program: Program
-    expected: dict[int, Expected]
-    phase: str
-    shapes: str
-    calls: int
-    least_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Precision:
-    """Relative half-widths of a 95 % CI: at `stop` measuring ends, up to `stable` the result counts in full."""
-
-    stop: float
-    stable: float
-
-
-@dataclass(slots=True)
-class Timings:
-    """What a trial measured; `stable` is false where a confidence interval stayed too wide."""
-
-    ladder: tuple[Rung, ...] = ()
-    e2e: EndToEnd | None = None
-    stable: bool = True
 
 
 @dataclass(slots=True)
@@ -283,10 +255,11 @@ class Trial:
             left -= share[kind]
         rungs = []
         for (operator, measured), found in zip(ladder, times, strict=False):
-            rungs.append(_rung(operator, measured, found))
+            rungs.append(rung(operator, measured, found))
         timings.ladder = tuple(rungs)
         if whole:
-            timings.e2e = self._end_to_end(whole, times[-1])
+            depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
+            timings.e2e = end_to_end(whole, times[-1], depth)
         estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
         timings.stable = all(e.half_width <= precision.stable for e in estimates)
         return timings
@@ -349,30 +322,6 @@ class Trial:
             if not numerics.same_places(ours, theirs) or distance > numerics.PAIR_RATIO:
                 what = f"a timed call: output {position}: {distance:.3g} noise floors from the baseline's"
                 raise CandidateFault(Verdict.WRONG_VALUE, f"{what} (allowed {numerics.PAIR_RATIO:g})")
-
-    def _end_to_end(self, whole: list[Measured], times: list[CallTime]) -> EndToEnd:
-        run, full = self.session.num_layers, int(self.task.model.config.num_hidden_layers)
-        stretch = 1000.0 * full / run
-        estimate = speedup(times, [float(one.calls) for one in whole])
-        phases = {
-            one.phase: PhaseTiming(one.calls, t.baseline * stretch, t.candidate * stretch)
-            for one, t in zip(whole, times, strict=True)
-        }
-        baseline = sum(p.n * p.baseline_ms for p in phases.values())
-        candidate = sum(p.n * p.candidate_ms for p in phases.values())
-        return EndToEnd(estimate.speedup, estimate.ci95, baseline, candidate, (run, full), phases)
-
-
-def _rung(operator: OperatorInfo, measured: list[Measured], times: list[CallTime]) -> Rung:
-    estimate = speedup(times, [float(one.calls) for one in measured])
-    cases = tuple(
-        CaseTiming(one.phase, one.shapes, one.calls, t.baseline * 1e6, t.candidate * 1e6)
-        for one, t in zip(measured, times, strict=True)
-    )
-    baseline = sum(case.calls * case.baseline_us for case in cases)
-    candidate = sum(case.calls * case.candidate_us for case in cases)
-    roofline = sum(one.calls * one.least_s * 1e6 for one in measured)
-    return Rung(estimate.speedup, estimate.ci95, operator.id, baseline, candidate, roofline, cases)
 
 
 def _noise(expected: Sequence[Expected]) -> list[float]:

@@ -6,18 +6,16 @@ a GPU, over the network, or of what another test holds (the tutorial's wrong ker
 """
 
 import html
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer, plain
 from markdown_it import MarkdownIt
 
 from fastkernels_gym.results import Verdict
@@ -57,34 +55,11 @@ def blocks(page: Path) -> list[Block]:
 PAGES = {str(page.relative_to(DOCS)): blocks(page) for page in sorted(DOCS.rglob("*.md"))}
 
 
-class _Completions(BaseHTTPRequestHandler):
-    """An LLM that has only one thing to say."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        message = {"role": "assistant", "content": f"```python{KERNEL}```"}
-        usage = {"prompt_tokens": 900, "completion_tokens": 80, "total_tokens": 980}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        completion = {"id": "1", "object": "chat.completion", "created": 1, "model": asked["model"]}
-        body = json.dumps({**completion, "choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of a server that speaks chat completions, for the one that the pages name."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Completions) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}/v1"
-        running.shutdown()
+    """The address of an LLM that has only one thing to say, for the one that the pages name."""
+    with ChatServer(lambda request: plain(f"```python{KERNEL}```", request["model"])) as running:
+        yield running.url
 
 
 def run(command: list[str], folder: Path) -> str:

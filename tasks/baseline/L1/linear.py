@@ -31,11 +31,11 @@ def _row_kernel(
 
 @triton.jit
 def _few_rows_kernel(
-    x_ptr, weight_ptr, bias_ptr, out_ptr, rows, size, features, x_stride,
+    x_ptr, weight_ptr, bias_ptr, out_ptr, rows, size, features,
     HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     columns, lanes, row = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, BLOCK), tl.arange(0, ROWS)
-    x_at = x_ptr + row[:, None] * x_stride + lanes[None]
+    x_at = x_ptr + row[:, None] * size + lanes[None]
     weight_at = weight_ptr + columns.to(tl.int64)[:, None] * size + lanes[None]
     mask = (row < rows)[:, None]
     acc = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -63,9 +63,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     features, size = weight.shape
     rows = x.numel() // max(1, size)
-    if x.dtype == torch.float32 or not 0 < rows <= _FEW_ROWS or size % 512 or features % 32 or not x.is_contiguous():
-        return functional.linear(x, weight, bias)
-    if rows > 1 and features > _ONE_WAVE:
+    most_rows = _FEW_ROWS if features <= _ONE_WAVE else 1
+    if x.dtype == torch.float32 or not 0 < rows <= most_rows or size % 512 or features % 32 or not x.is_contiguous():
         return functional.linear(x, weight, bias)
     out = x.new_empty(*x.shape[:-1], features)
     if rows == 1:
@@ -74,7 +73,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     else:
         tile = 16 if rows <= 16 else 32
         _few_rows_kernel[(features // 32,)](
-            x, weight, bias, out, rows, size, features, size, bias is not None, tile, 32, 256,
+            x, weight, bias, out, rows, size, features, bias is not None, tile, 32, 256,
             num_warps=2, num_stages=5,
         )  # fmt: skip
     return out
