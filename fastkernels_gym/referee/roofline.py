@@ -2,7 +2,7 @@
 
 The ceilings are measured on the device, once a session. What a call must move is each input read once and each output
 written once; of pages, the tokens that the sequences hold and a window shows; of an embedding's table, the rows that
-are looked up. Products are the reference's dense matrix products; attention's are left out, which makes the bound a
+are looked up; of a mixture's weights, the experts that a token chose. Products are the reference's dense matrix products; attention's are left out, which makes the bound a
 generous one.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,6 +20,7 @@ from fastkernels_gym.referee.program import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
+from fastkernels_gym.tasks.baseline.L1.grouped_gemm import GroupedGemm
 
 _REPEATS = 5
 _DENSE = ("aten.mm", "aten.addmm")
@@ -43,14 +45,28 @@ class Ceilings:
         return cls(2 * source.numel() / copying, 2 * side**3 / multiplying)
 
 
-def least_seconds(scene: Scene, call: Call, ceilings: Ceilings) -> float:
-    """The bound for one call of a submodule."""
-    flops = _dense_flops(scene, call)
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one call must do: bytes to move, floating-point operations of its matrix products."""
+
+    bytes: int
+    flops: int
+
+
+def least_work(scene: Scene, call: Call) -> Work:
+    """What one call of a submodule must do."""
+    flops, unread = _products(scene, call)
     moved = own_bytes(scene, call) + _page_bytes(scene, call)
     if flops:
-        moved += _weight_bytes(scene, call)
+        moved += _weight_bytes(scene, call) - unread
     # Else no weight but a table that is multiplied with nothing: the rows that are read are as large as the outputs.
-    return max(moved / ceilings.bytes_per_s, flops / ceilings.flops_per_s)
+    return Work(moved, flops)
+
+
+def least_seconds(scene: Scene, call: Call, ceilings: Ceilings) -> float:
+    """The bound for one call of a submodule."""
+    work = least_work(scene, call)
+    return max(work.bytes / ceilings.bytes_per_s, work.flops / ceilings.flops_per_s)
 
 
 def own_bytes(scene: Scene, call: Call) -> int:
@@ -82,12 +98,27 @@ def _page_bytes(scene: Scene, call: Call) -> int:
     return token * scene.batch.metadata.slot_mapping.numel() if writes else 0
 
 
-def _dense_flops(scene: Scene, call: Call) -> int:
+def _products(scene: Scene, call: Call) -> tuple[int, int]:
+    """Operations of the reference's dense matrix products, and bytes of the experts that no token chose."""
+    unread = 0
+
+    def choose(_: Any, args: tuple[Any, ...]) -> None:
+        nonlocal unread
+        _, weight, _, _, experts, used, _, block_size = args
+        chosen = experts[: int(used) // block_size].unique().numel()
+        unread += (weight.shape[0] - chosen) * weight[0].nbytes
+
+    modules = scene.subject.module.get_submodule(call.path).modules()
+    hooks = [m.register_forward_pre_hook(choose) for m in modules if isinstance(m, GroupedGemm)]
     counter = FlopCounterMode(display=False)
-    with counter, reference_mode():
-        run_baseline(scene, call)
+    try:
+        with counter, reference_mode():
+            run_baseline(scene, call)
+    finally:
+        for hook in hooks:
+            hook.remove()
     counts = counter.get_flop_counts().get("Global", {})
-    return sum(n for operation, n in counts.items() if str(operation) in _DENSE)
+    return sum(n for operation, n in counts.items() if str(operation) in _DENSE), unread
 
 
 def _best(device: torch.device, work: Callable[[], object]) -> float:

@@ -26,3 +26,18 @@ def test_pages_before_the_window_need_not_be_read() -> None:
         # The first layer has no residual to read.
         residual = 3 * model.config.hidden_size * 4 if part == "" else 0
         assert whole - bound == token * hidden + residual
+
+
+def test_experts_that_no_token_chose_need_not_be_read() -> None:
+    model = load_model_config("tiny-mixtral")
+    subject = Subject(model, torch.device("cpu"), 1, torch.Generator().manual_seed(0))
+    scene = Scene(subject, "decode", [1], [3], random.Random(0))
+    ceilings = Ceilings(bytes_per_s=1.0, flops_per_s=1e30)
+    experts = subject.module.get_submodule("model.layers.0.block_sparse_moe.experts")
+    weights, hidden = experts.w13_weight.nbytes + experts.w2_weight.nbytes, model.config.hidden_size * 4
+    assert model.config.num_experts_per_tok < model.config.num_local_experts
+    with torch.no_grad():
+        (call,) = scene.record({"model.layers.0.block_sparse_moe.experts": 1})
+        bound = least_seconds(scene, call, ceilings)
+    share = model.config.num_experts_per_tok / model.config.num_local_experts
+    assert bound == share * weights + 2 * hidden + model.config.num_local_experts * 4
