@@ -2,8 +2,8 @@
 
 The ceilings are measured on the device, once a session. What a call must move is each input read once and each output
 written once; of pages, the tokens that the sequences hold and a window shows; of an embedding's table, the rows that
-are looked up; of a mixture's weights, the experts that a token chose. Products are the reference's dense matrix products; attention's are left out, which makes the bound a
-generous one.
+are looked up; of a mixture's weights, the experts that a token chose. Products are the reference's dense matrix
+products; attention's are left out, which makes the bound a generous one.
 """
 
 from __future__ import annotations
