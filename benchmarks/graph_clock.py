@@ -21,7 +21,9 @@ Calls = Sequence[Callable[[], object]]
 
 
 class Runner(Protocol):
-    """Something that can be timed again and again."""
+    """Something that can be timed again and again: `length` calls at a time."""
+
+    length: int
 
     def seconds(self) -> float:
         """Seconds a call, over one repetition."""
@@ -31,7 +33,7 @@ class _Graph:
     """Calls in turns as one CUDA graph; the outputs of a whole turn live at once, so that they rotate too."""
 
     def __init__(self, calls: Calls, length: int) -> None:
-        self._length = length
+        self.length = length
         stream = _side_stream()
         stream.wait_stream(torch.cuda.current_stream())
         self._graph = torch.cuda.CUDAGraph()
@@ -54,22 +56,22 @@ class _Graph:
         self._graph.replay()
         self._end.record()
         self._end.synchronize()
-        return self._begin.elapsed_time(self._end) * 1e-3 / self._length
+        return self._begin.elapsed_time(self._end) * 1e-3 / self.length
 
 
 class _Eager:
     """Calls in turns, launched one by one: on a CPU, or where a call waits for the device and no graph can hold it."""
 
     def __init__(self, calls: Calls, length: int, device: torch.device) -> None:
-        self._calls, self._length, self._device = calls, length, device
+        self._calls, self.length, self._device = calls, length, device
 
     def seconds(self) -> float:
         wait(self._device)
         begin = time.perf_counter()
-        for index in range(self._length):
+        for index in range(self.length):
             self._calls[index % len(self._calls)]()
         wait(self._device)
-        return (time.perf_counter() - begin) / self._length
+        return (time.perf_counter() - begin) / self.length
 
 
 def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, bool]:
@@ -94,7 +96,7 @@ def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, 
 def race(runners: Mapping[str, Runner]) -> dict[str, float]:
     """Seconds a call of each, the median of repetitions that take turns."""
     first = {name: one.seconds() for name, one in runners.items()}
-    once = sum(max(one.seconds(), 1e-7) * getattr(one, "_length", 1) for one in runners.values())
+    once = sum(max(one.seconds(), 1e-7) * one.length for one in runners.values())
     rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(_RACE_S / once)))
     times: dict[str, list[float]] = {name: [] for name in first}
     for _ in range(rounds):

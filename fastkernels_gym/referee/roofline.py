@@ -9,11 +9,13 @@ products; attention's are left out, which makes the bound a generous one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastkernels_gym.referee.program import run_baseline
@@ -100,25 +102,29 @@ def _page_bytes(scene: Scene, call: Call) -> int:
 
 def _products(scene: Scene, call: Call) -> tuple[int, int]:
     """Operations of the reference's dense matrix products, and bytes of the experts that no token chose."""
-    unread = 0
+    counter = FlopCounterMode(display=False)
+    with unread_experts(scene.subject.module.get_submodule(call.path)) as unread, counter, reference_mode():
+        run_baseline(scene, call)
+    counts = counter.get_flop_counts().get("Global", {})
+    return sum(n for operation, n in counts.items() if str(operation) in _DENSE), sum(unread)
+
+
+@contextmanager
+def unread_experts(module: nn.Module) -> Iterator[list[int]]:
+    """Yields, for each grouped product that runs within, the bytes of the experts that no token chose."""
+    unread: list[int] = []
 
     def choose(_: Any, args: tuple[Any, ...]) -> None:
-        nonlocal unread
         _, weight, _, _, experts, used, _, block_size = args
         chosen = experts[: int(used) // block_size].unique().numel()
-        unread += (weight.shape[0] - chosen) * weight[0].nbytes
+        unread.append((weight.shape[0] - chosen) * weight[0].nbytes)
 
-    modules = scene.subject.module.get_submodule(call.path).modules()
-    hooks = [m.register_forward_pre_hook(choose) for m in modules if isinstance(m, GroupedGemm)]
-    counter = FlopCounterMode(display=False)
+    hooks = [m.register_forward_pre_hook(choose) for m in module.modules() if isinstance(m, GroupedGemm)]
     try:
-        with counter, reference_mode():
-            run_baseline(scene, call)
+        yield unread
     finally:
         for hook in hooks:
             hook.remove()
-    counts = counter.get_flop_counts().get("Global", {})
-    return sum(n for operation, n in counts.items() if str(operation) in _DENSE), unread
 
 
 def _best(device: torch.device, work: Callable[[], object]) -> float:
