@@ -139,6 +139,9 @@ class RotaryEmbedding(Operator):
     def forward_cuda(
         self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if torch.compiler.is_compiling():
+            # Inductor (torch 2.11) copies what a kernel writes in place, and reads past the end of a strided view.
+            return self.forward_native(positions, query, key)
         rotate(positions, query, key, self.cos_sin_cache, self.head_size, self.is_neox_style)
         return query, key
 
