@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
 from torch.nn import functional
 
 from ..operator import Operator
+
+
+_MOST_LANES = 2048
+
+
+@triton.jit
+def _row_kernel(ids_ptr, weight_ptr, out_ptr, size, BLOCK: tl.constexpr):
+    token, lanes = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(ids_ptr + token).to(tl.int64)
+    mask = lanes < size
+    tl.store(out_ptr + token * size + lanes, tl.load(weight_ptr + row * size + lanes, mask=mask), mask=mask)
+
+
+def look_up(input_ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A program copies a row, or a part of a long one; moves 2 * tokens * size elements.
+
+    Args:
+        input_ids: (...) int64, each below the table's rows.
+        weight: (rows, size), contiguous.
+
+    Returns:
+        (..., size), contiguous.
+    """
+    size = weight.shape[1]
+    out = weight.new_empty(*input_ids.shape, size)
+    if out.numel():
+        block = min(_MOST_LANES, triton.next_power_of_2(size))
+        grid = (input_ids.numel(), triton.cdiv(size, block))
+        _row_kernel[grid](input_ids.contiguous(), weight, out, size, block, num_warps=4)
+    return out
 
 
 class Embedding(Operator):
@@ -22,6 +54,9 @@ class Embedding(Operator):
             (tokens, size).
         """
         return functional.embedding(input_ids, weight)
+
+    def forward_cuda(self, input_ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return look_up(input_ids, weight)
 
 
 __all__ = ["Embedding"]
