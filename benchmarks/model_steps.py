@@ -59,6 +59,7 @@ class Repeated:
         length: int = 1,
     ) -> None:
         self.length, self._device, self._before, self._work = length, device, before, work
+        self._owner = work  # of what a graph reads and writes
         for _ in range(2):
             before()
             work()
