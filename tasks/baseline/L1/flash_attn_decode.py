@@ -8,10 +8,10 @@ import triton.language as tl
 
 from ..operator import Operator
 
-_PROGRAMS = 1024  # several a multiprocessor of the largest GPUs; more only adds parts to merge
+_PROGRAMS = 256  # two a multiprocessor of the largest GPUs; more only adds parts to merge
 _MAX_SPLITS = 64
 # So many sequences' heads fill the largest GPUs by themselves, if none of them is so long that all wait for it.
-_WHOLE_HEADS, _WHOLE_LEN = 256, 2048
+_WHOLE_HEADS, _WHOLE_LEN = 128, 2048
 
 
 @triton.jit
@@ -139,7 +139,8 @@ def paged_decode(
         return out
     query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
     groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
-    tile = 64 if width * query.element_size() <= 256 else 32  # three stages of keys and values fit in shared memory
+    row_bytes = width * query.element_size()
+    tile, stages = (64 if row_bytes <= 256 else 32), (5 if row_bytes <= 512 else 3)  # what fits in shared memory
     bound = min(max_seq_len, window or max_seq_len)
     whole = batch * kv_heads >= _WHOLE_HEADS and bound <= _WHOLE_LEN
     splits = 1 if whole else max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(bound, tile)))
@@ -150,7 +151,7 @@ def paged_decode(
         query.stride(0), block_table.stride(0), splits,
         block_size, kv_heads, groups, head_size, soft_cap or 0.0, window or 0,
         max(16, triton.next_power_of_2(groups)), width, tile, whole,
-        num_warps=2 if whole else 4, num_stages=5 if whole else 3,
+        num_warps=2, num_stages=stages,
     )  # fmt: skip
     if whole:
         return out

@@ -8,6 +8,8 @@ import triton.language as tl
 
 from ..operator import Operator
 
+_MANY_ROWS = 32
+
 
 @triton.jit
 def _silu_and_mul_kernel(x_ptr, out_ptr, stride, size, BLOCK: tl.constexpr):
@@ -32,10 +34,12 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     size = x.shape[-1] // 2
     rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
-    block = min(triton.next_power_of_2(max(size, 1)), 2048)
+    # A single row fills no GPU unless it is cut up small.
+    most, warps = (1024, 8) if rows.shape[0] >= _MANY_ROWS else (256, 2)
+    block = min(triton.next_power_of_2(max(size, 1)), most)
     if out.numel():
         _silu_and_mul_kernel[(rows.shape[0], triton.cdiv(size, block))](
-            rows, out, rows.stride(0), size, block, num_warps=8
+            rows, out, rows.stride(0), size, block, num_warps=warps
         )
     return out.view(*x.shape[:-1], size)
 
