@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from graph_clock import MOST_CALLS, race, runner, wait
 
-_LARGE = {"cuda": 1 << 31, "cpu": 1 << 24}  # bytes that no cache holds
-_SIDE = {"cuda": 8192, "cpu": 256}
-_SUSTAINED_S = {"cuda": 2.0, "cpu": 0.05}
+_LARGE = {"cuda": 1 << 31, "cpu": 1 << 22}  # bytes that no cache holds
+_SIDE = {"cuda": 8192, "cpu": 128}
+_SUSTAINED_S = {"cuda": 2.0, "cpu": 0.01}
 
 
 @triton.jit

@@ -93,11 +93,11 @@ def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, 
     return _Graph(calls, length), True
 
 
-def race(runners: Mapping[str, Runner]) -> dict[str, float]:
-    """Seconds a call of each, the median of repetitions that take turns."""
+def race(runners: Mapping[str, Runner], budget_s: float = _RACE_S) -> dict[str, float]:
+    """Seconds a call of each, the median of repetitions that take turns, about `budget_s` of them."""
     first = {name: one.seconds() for name, one in runners.items()}
     once = sum(max(one.seconds(), 1e-7) * one.length for one in runners.values())
-    rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(_RACE_S / once)))
+    rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(budget_s / once)))
     times: dict[str, list[float]] = {name: [] for name in first}
     for _ in range(rounds):
         for name, one in runners.items():

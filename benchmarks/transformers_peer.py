@@ -94,7 +94,6 @@ class Peer:
     def _ready(self, run: Callable[[], torch.Tensor], compiled: bool, *, masks: bool = False) -> Callable[[], object]:
         attention = "sdpa" if masks or not compiled else _CAUSAL
         if compiled:
-            torch._dynamo.reset()
             run = torch.compile(run, fullgraph=True, dynamic=False)
 
         def under_its_attention() -> torch.Tensor:
