@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, kv_cache_shape
 from fastkernels_gym.engine.blocks import BlockManager
 from fastkernels_gym.engine.graphs import DecodeGraphs
+from fastkernels_gym.engine.ranks import first, least, leave
 from fastkernels_gym.engine.sampling import sample
 from fastkernels_gym.engine.scheduler import Generation, Part, Scheduler
 from fastkernels_gym.engine.step import forward_logits, forward_step
@@ -53,7 +55,8 @@ class Engine:
         with torch.cuda.device_of(weight):
             if num_blocks is None:
                 full = max_batch * -(-self.max_len // block_size)
-                num_blocks = min(full, _affordable_blocks(self.config, block_size, self.device, self.dtype))
+                affordable = _affordable_blocks(self.config, block_size, self.device, self.dtype)
+                num_blocks = min(full, least(affordable, self.device))
             self.blocks = BlockManager(num_blocks, block_size)
             self._scheduler = Scheduler(self.blocks, max_batch, max_prefill_tokens)
             self._kv_caches = allocate_kv_caches(self.config, num_blocks, block_size, self.device, self.dtype)
@@ -112,7 +115,7 @@ class Engine:
                 logits = forward_step(self.model, batch, self._kv_caches)
             rows = [row for row, part in enumerate(parts) if part.count == part.generation.pending]
             read = [parts[row].generation for row in rows]
-            tokens = sample(logits[rows] if len(rows) < len(parts) else logits, read).tolist() if rows else []
+            tokens = first(sample(logits[rows] if len(rows) < len(parts) else logits, read)).tolist() if rows else []
         for part in parts:
             part.generation.computed += part.count
         for generation, token in zip(read, tokens, strict=True):
@@ -204,6 +207,12 @@ class Engine:
             for generation in generations:
                 scheduler.finish(generation)
         return [chunks[0] if len(chunks) == 1 else torch.cat(chunks) for chunks in found.values()]
+
+    def close(self) -> None:
+        """Drops the graphs and leaves the ranks' group; needed before the end of a process that shares its model."""
+        self._graphs = None  # first: NCCL waits for graphs that hold its operations
+        gc.collect()
+        leave()
 
     def _batch(self, parts: Sequence[Part]) -> Batch:
         generations = [part.generation for part in parts]

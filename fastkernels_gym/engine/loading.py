@@ -14,8 +14,10 @@ from fastkernels_gym.catalog.models import Model, bundled_models, load_model_con
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.engine.build import build_model, materialise
 from fastkernels_gym.engine.llm import Engine
+from fastkernels_gym.engine.ranks import join
 from fastkernels_gym.engine.weights import load_checkpoint, random_weights
 from fastkernels_gym.errors import UnknownModel
+from fastkernels_gym.tasks.baseline.parallel_state import alone
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _SEED = 0
@@ -26,6 +28,7 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     weights: Literal["random", "checkpoint"] = "random",
+    tp: int = 1,
 ) -> Engine:
     """An engine with a model's weights.
 
@@ -35,23 +38,33 @@ def load_model(
         dtype: of weights, activations and KV cache; None takes the config's.
         weights: `random` draws them, the same on every call on one kind of device; `checkpoint` reads the folder's or
             the hub's safetensors.
+        tp: processes that share the model, each with its shard of every layer: start them with `torchrun
+            --nproc-per-node <tp>`, let all of them make the same calls, and `close` the engine at the end. Each takes
+            the GPU of its place on its host (NCCL), or the CPU (gloo). Random weights are those of `tp=1`.
 
     Raises:
         UnknownModel: if there is no such config, or no checkpoint of it.
         UnsupportedModel: if no L4 operator runs it.
-        ValueError: for a dtype, device or kind of weights that there is not.
+        ValueError: for a dtype, device or kind of weights that there is not, for as many ranks as were not started
+            or do not divide the model.
     """
     if weights not in ("random", "checkpoint"):
         raise ValueError(f"weights={weights!r} is neither 'random' nor 'checkpoint'")
     device, dtype = _device(device), None if dtype is None else _dtype(dtype)
     model = load_model_config(str(name_or_path))
+    dtype = dtype or model.dtype
     folder = _checkpoint_folder(model) if weights == "checkpoint" else None
     operator = find_operator(model.l4)
     l4: type[nn.Module] = getattr(importlib.import_module(operator.module), operator.class_name)
-    module = build_model(model.config, l4, device=device, dtype=dtype or model.dtype)
+    device = join(tp, device)
+    module = build_model(model.config, l4, device=device, dtype=dtype)
     materialise(module, device)
     if folder is None:
-        random_weights(module, torch.Generator(device).manual_seed(_SEED), model.config.initializer_range)
+        whole = None
+        if tp > 1:
+            with alone():
+                whole = build_model(model.config, l4, device=torch.device("meta"), dtype=dtype)
+        random_weights(module, torch.Generator(device).manual_seed(_SEED), model.config.initializer_range, whole)
     else:
         load_checkpoint(module, folder)
     return Engine(module)
