@@ -18,8 +18,10 @@ import platform
 import random
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/cpu-engine-soak.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    models = {name: soak(name, std, options.requests, options.seed) for name, std in MODELS.items()}
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,), mp_context=get_context("spawn")) as pool:
+        begun = {name: pool.submit(soak, name, std, options.requests, options.seed) for name, std in MODELS.items()}
+        models = {name: run.result() for name, run in begun.items()}
     result = {
         "command": " ".join(["python", "benchmarks/engine_soak.py", *sys.argv[1:]]),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
