@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
+from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, CachedKeys
 from fastkernels_gym.tasks.baseline.parallel_state import get_tp_size
 
 
@@ -51,7 +51,8 @@ class Batch:
         ends = queries.cumsum(0)
         rows = torch.repeat_interleave(torch.arange(len(queries)), queries)
         positions = torch.arange(len(rows)) + (contexts - ends + queries)[rows]
-        slots = block_table[rows, positions // block_size].long() * block_size + positions % block_size
+        slots = _slots(block_table, rows, positions, block_size)
+        chunked = max(query_lens) > 1 and max(context_lens) > 0
         metadata = AttentionMetadata(
             query_start_loc=functional.pad(ends, (1, 0)).to(device, torch.int32),
             seq_lens=(queries + contexts).to(device, torch.int32),
@@ -59,8 +60,26 @@ class Batch:
             slot_mapping=slots.to(device),
             max_query_len=max(query_lens),
             max_seq_len=block_table.shape[1] * block_size,
+            cached=_cached_keys(queries + contexts, block_table, block_size, device) if chunked else None,
         )
         return cls(input_ids.to(device), positions.to(device), metadata)
+
+
+def _slots(table: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, block_size: int) -> torch.Tensor:
+    """Where tokens lie, (tokens,) int64: page * block_size + offset."""
+    return table[rows, positions // block_size].long() * block_size + positions % block_size
+
+
+def _cached_keys(lengths: torch.Tensor, table: torch.Tensor, block_size: int, device: torch.device) -> CachedKeys:
+    """All tokens of sequences of given lengths, (batch,) int64 on the host."""
+    ends = lengths.cumsum(0)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    positions = torch.arange(len(rows)) - (ends - lengths)[rows]
+    return CachedKeys(
+        slots=_slots(table, rows, positions, block_size).to(device),
+        start_loc=functional.pad(ends, (1, 0)).to(device, torch.int32),
+        max_len=int(lengths.max()),
+    )
 
 
 def linear_block_table(

@@ -1,4 +1,4 @@
-"""CUDA graphs of decode steps, one for each power of two of sequences and of pages a sequence."""
+"""CUDA graphs of decode steps, one for each size that numbers of sequences and of pages a sequence round up to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastkernels_gym.engine.batch import Batch
 from fastkernels_gym.engine.step import CapturedStep, KVCaches
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 
-_MIN_WIDTH = 16
+_MIN_WIDTH, _ROWS_STEP = 16, 16
 
 
 class DecodeGraphs:
@@ -31,7 +31,7 @@ class DecodeGraphs:
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits of a decode step, (batch, vocabulary); overwritten by the next run."""
         rows, width = batch.metadata.block_table.shape
-        size = (_power_of_two(rows), max(_MIN_WIDTH, _power_of_two(width)))
+        size = (_rows_of_graph(rows), max(_MIN_WIDTH, _power_of_two(width)))
         if size not in self._steps:
             padding = self._padding(*size, device=batch.input_ids.device)
             self._steps[size] = CapturedStep(self._model, padding, self._kv_caches, pool=self._pool)
@@ -59,6 +59,11 @@ class DecodeGraphs:
         )
         ids, positions = torch.zeros(2, rows, dtype=torch.int64, device=device)
         return Batch(ids, positions, metadata)
+
+
+def _rows_of_graph(rows: int) -> int:
+    """1, 2, 4, 8, 16, then every multiple of 16: rows that nobody needs cost more the more there are."""
+    return _power_of_two(rows) if rows <= _ROWS_STEP else -(-rows // _ROWS_STEP) * _ROWS_STEP
 
 
 def _power_of_two(number: int) -> int:

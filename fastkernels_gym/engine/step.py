@@ -51,7 +51,8 @@ class CapturedStep:
                 forward_step(model, batch, kv_caches)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # Of this thread alone: NCCL's own thread asks after its events meanwhile.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._logits = forward_step(model, batch, kv_caches)
 
     def replay(self) -> torch.Tensor:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fastkernels_gym.errors import UnknownModel
+from fastkernels_gym.tasks.baseline.weights import load_named
 
 _INDEX = "model.safetensors.index.json"
 
@@ -32,10 +33,27 @@ def fill_parameter(name: str, tensor: torch.Tensor, generator: torch.Generator, 
         tensor.normal_(0.0, std, generator=generator)
 
 
-def random_weights(model: nn.Module, generator: torch.Generator, std: float) -> None:
-    """Draws every parameter in place, each tied one once, by the rule of `fill_parameter`."""
+def random_weights(model: nn.Module, generator: torch.Generator, std: float, whole: nn.Module | None = None) -> None:
+    """Draws every parameter in place, each tied one once, by the rule of `fill_parameter`.
+
+    Args:
+        model: on the generator's device.
+        generator: the source.
+        std: the config's `initializer_range`.
+        whole: the model as one rank alone has it, on any device; then `model` is given its shards of what that would
+            be given. None where it is alone.
+    """
+    if whole is None:
+        for name, param in model.named_parameters():
+            fill_parameter(name, param.data, generator, std)
+        return
+    wholes = dict(whole.named_parameters())
     for name, param in model.named_parameters():
-        fill_parameter(name, param.data, generator, std)
+        drawn = torch.empty_like(wholes[name], device=param.device)
+        fill_parameter(name, drawn, generator, std)
+        # A vocabulary is loaded without its padding.
+        rows = getattr(model.get_submodule(name.rpartition(".")[0]), "num_embeddings", None)
+        load_named(name, param, drawn[:rows])
 
 
 def load_checkpoint(model: nn.Module, folder: Path) -> None:

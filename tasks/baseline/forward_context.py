@@ -15,6 +15,21 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
+class CachedKeys:
+    """Which keys and values a prefill reads where earlier passes have stored some of them.
+
+    Args:
+        slots: (keys,) int64; page * block_size + offset of every token of the sequences, new ones included.
+        start_loc: (batch + 1,) int32; sequence i holds slots [i] to [i + 1].
+        max_len: most tokens of any sequence.
+    """
+
+    slots: torch.Tensor
+    start_loc: torch.Tensor
+    max_len: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionMetadata:
     """How the tokens of a batch fall into sequences, and where their keys and values lie.
 
@@ -25,6 +40,7 @@ class AttentionMetadata:
         slot_mapping: (tokens,) int64; page * block_size + offset of each new token, -1 for padding.
         max_query_len: most new tokens of any sequence; 1 makes it a decode step.
         max_seq_len: a bound on `seq_lens`.
+        cached: what a prefill reads from the cache; None where the new tokens are all that there are.
     """
 
     query_start_loc: torch.Tensor
@@ -33,6 +49,7 @@ class AttentionMetadata:
     slot_mapping: torch.Tensor
     max_query_len: int
     max_seq_len: int
+    cached: CachedKeys | None = None
 
     @property
     def is_decode(self) -> bool:

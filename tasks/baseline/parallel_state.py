@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch.distributed as dist
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process is the only rank: what is built in it is whole."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def get_tp_size() -> int:
     """Ranks that share the model."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _grouped() else 1
 
 
 def get_tp_rank() -> int:
     """This process's place among them."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _grouped() else 0
 
 
 def get_tp_group() -> dist.ProcessGroup | None:
     """The group for collectives; None where this process is alone."""
-    return dist.group.WORLD if dist.is_initialized() else None
+    return dist.group.WORLD if _grouped() else None
+
+
+def _grouped() -> bool:
+    return dist.is_initialized() and not _alone.get()
 
 
 def divide(numerator: int, denominator: int) -> int:

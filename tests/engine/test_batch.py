@@ -28,6 +28,16 @@ def test_a_batch_of_single_tokens_is_a_decode_step() -> None:
     assert batch.metadata.is_decode and batch.metadata.slot_mapping.tolist() == [5, 8]
 
 
+def test_a_chunk_reads_its_sequences_whole() -> None:
+    table = torch.tensor([[3, 1, 0], [2, 5, 4]], dtype=torch.int32)
+    cached = Batch.build([2, 1], [3, 1], table, 2, CPU, torch.tensor([7, 8, 9])).metadata.cached
+    assert cached is not None and cached.max_len == 5
+    assert cached.slots.tolist() == [6, 7, 2, 3, 0, 4, 5] and cached.start_loc.tolist() == [0, 5, 7]
+    for query, context in (([2, 1], [0, 0]), ([1, 1], [3, 1])):
+        ids = torch.zeros(sum(query), dtype=torch.int64)
+        assert Batch.build(query, context, table, 2, CPU, ids).metadata.cached is None
+
+
 def test_block_tables_give_no_page_twice_and_follow_the_permutation() -> None:
     assert linear_block_table(2, 5, 4).tolist() == [[0, 1], [2, 3]]
     shuffled = linear_block_table(2, 8, 4, permutation=[2, 0, 3, 1])

@@ -47,6 +47,15 @@ def test_a_checkpoint_that_is_missing_or_another_models_is_refused(llama, tmp_pa
         load_model(tmp_path, "cpu", weights="checkpoint")
 
 
+def test_ranks_that_were_not_started_are_asked_for(monkeypatch) -> None:
+    for world in ("", "4"):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(ValueError, match="torchrun --nproc-per-node 2"):
+            load_model("tiny-llama", "cpu", tp=2)
+    with pytest.raises(ValueError, match="tp=0, but this process is one of 1 ranks"):
+        load_model("tiny-llama", "cpu", tp=0)
+
+
 def test_the_index_says_which_shards_count(qwen3, tmp_path) -> None:
     assert len(list(qwen3.folder.glob("*.safetensors"))) > 1
     folder = shutil.copytree(qwen3.folder, tmp_path / "twice")

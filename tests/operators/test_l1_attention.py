@@ -120,6 +120,41 @@ def test_prefill_kernel_with_windows_and_soft_caps(interpreted, cap, window):
     torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
 
 
+def chunk(before: list[int], lengths: list[int], heads: int, kv_heads: int, size: int):
+    """Prefill's arguments for the last tokens of sequences, all queries, and which are the last tokens'."""
+    keys = [b + n for b, n in zip(before, lengths, strict=True)]
+    query, key, value = packed(sum(keys), heads, kv_heads, size, torch.float32)
+    bounds, key_bounds = (torch.tensor([0, *counts]).cumsum(0).int() for counts in (lengths, keys))
+    last = torch.cat([torch.arange(end - n, end) for end, n in zip(key_bounds[1:].tolist(), lengths, strict=True)])
+    return [query[last], key, value, bounds, max(lengths), key_bounds, max(keys)], query, last
+
+
+@pytest.mark.parametrize("cap, window", [*OPTIONS, (None, None)])
+def test_prefill_of_a_chunk_is_the_end_of_the_whole(cap, window):
+    arguments, query, last = chunk([5, 0, 12, 0, 3], [4, 7, 1, 0, 2], 4, 2, 16)
+    _, key, value, _, _, key_bounds, longest = arguments
+    prefill = FlashAttnPrefill(4, 16, 0.3, 2, cap, window)
+    torch.testing.assert_close(prefill(*arguments), prefill(query, key, value, key_bounds, longest)[last])
+
+
+@pytest.mark.parametrize("window", [None, 70, 2000])
+def test_prefill_of_a_long_chunk_goes_by_chunks(window):
+    arguments, query, last = chunk([90], [1100], 2, 1, 8)
+    _, key, value, _, _, key_bounds, longest = arguments
+    prefill = FlashAttnPrefill(2, 8, 0.5, 1, None, window)
+    torch.testing.assert_close(prefill(*arguments), prefill(query, key, value, key_bounds, longest)[last])
+
+
+@pytest.mark.parametrize("cap, window", [(None, None), (2.0, None), (None, 64), (30.0, 100), (None, 3)])
+def test_prefill_kernel_of_a_chunk(interpreted, cap, window):
+    arguments, *_ = chunk([100, 0, 33], [150, 20, 1], 2, 1, 8)
+    query, key, value, bounds, longest, key_bounds, _ = arguments
+    wanted = FlashAttnPrefill(2, 8, 0.3, 1, cap, window)(*arguments)
+    given = (query, key, value, bounds, longest, 0.3, cap, window, key_bounds)
+    out, _ = interpreted("flash_attn_prefill.ragged_prefill", *given)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch, length", [(1, 9), (3, 5), (4, 1)])
 def test_prefill_baseline_of_sequences_of_one_length(batch, length):
     query, key, value = packed(batch * length, 6, 2, 16, torch.bfloat16)

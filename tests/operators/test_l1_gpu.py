@@ -137,6 +137,19 @@ def test_flash_attn_prefill_with_windows_and_soft_caps(lengths, cap, window, hea
     check(prefill, *(t.unflatten(-1, (-1, size)) for t in parts), bounds, max(lengths))
 
 
+@pytest.mark.parametrize("before, lengths", [([512], [300]), ([1000, 0, 37], [64, 200, 1]), ([3, 3], [90, 90])])
+@pytest.mark.parametrize("cap, window", [(None, None), (None, 64), (20.0, None), (20.0, 100)])
+@pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 1, 256), (6, 2, 96)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flash_attn_prefill_of_a_chunk(before, lengths, cap, window, heads, kv_heads, size, dtype):
+    keys = [b + n for b, n in zip(before, lengths, strict=True)]
+    query = randn(sum(lengths), heads, size, dtype=dtype)
+    key, value = randn(2, sum(keys), kv_heads, size, dtype=dtype)
+    bounds, key_bounds = (torch.tensor([0, *counts], device="cuda").cumsum(0).int() for counts in (lengths, keys))
+    prefill = FlashAttnPrefill(heads, size, size**-0.5, kv_heads, cap, window)
+    check(prefill, query, key, value, bounds, max(lengths), key_bounds, max(keys))
+
+
 def decode_problem(lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> list:
     """Arguments of the operator, the query a view, pages permuted."""
     width = math.ceil(max(lengths) / 16)

@@ -74,6 +74,18 @@ def test_a_step_over_the_cache_equals_the_prompt_at_once(kind) -> None:
 
 
 @KINDS
+def test_a_prompt_in_chunks_equals_the_prompt_at_once(kind) -> None:
+    """The second pass holds a chunk, a decode step and a fresh prompt."""
+    block, hidden = drawn(attention(kind)), torch.randn(17, HIDDEN)
+    table = linear_block_table(3, 8, BLOCK, [3, 0, 2, 1, 5, 4])
+    whole = run(block, [8, 5, 4], [0, 0, 0], hidden, table, caches(6))
+    kv = caches(6)
+    begin, rest = [*range(3), *range(8, 12)], [*range(3, 8), 12, *range(13, 17)]
+    torch.testing.assert_close(run(block, [3, 4], [0, 0], hidden[begin], table[:2], kv), whole[begin])
+    torch.testing.assert_close(run(block, [5, 1, 4], [3, 4, 0], hidden[rest], table, kv), whole[rest])
+
+
+@KINDS
 def test_only_the_slots_of_the_own_layer_are_written(kind) -> None:
     kv = caches(5)
     table = torch.tensor([[4, 2]], dtype=torch.int32)

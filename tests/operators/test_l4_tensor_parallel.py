@@ -1,5 +1,7 @@
 """Two ranks, real processes that exchange what they computed, compute what one does."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +61,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     """What one rank alone computes, and each of two."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.save({name: drawn(*model) for name, model in MODELS.items()}, folder / "models.pt")
-    commands = [[sys.executable, SCRIPT, str(rank), str(folder)] for rank in range(2)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for name in ("llama", "qwen3_moe"):
+        model_class, changes = MODELS[name]
+        config = model_class.config_class(
+            **SIZES | changes, architectures=[model_class.__name__], initializer_range=0.3
+        )
+        config.save_pretrained(folder / name)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, str(folder)], env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
     try:
         for process in processes:
             _, errors = process.communicate(timeout=120)
@@ -86,3 +101,9 @@ def test_models(results, name) -> None:
         assert alone.std() > 0.3
         torch.testing.assert_close(first, alone, atol=1e-4, rtol=1e-4)
         assert torch.equal(first, second)
+
+
+def test_engines_of_two_ranks_say_what_one_says(results) -> None:
+    alone, first, second = results
+    assert first["said"] == second["said"] == alone["said"] and len({*map(tuple, alone["said"])}) == 6
+    assert first["drawn"] == second["drawn"]

@@ -1,9 +1,11 @@
-"""What rank `argv[1]` of two computes, first alone and then together with the other; saved in the folder `argv[2]`.
+"""What a rank of two computes, first alone and then together with the other; saved in the folder `argv[1]`.
 
-The folder's `models.pt` holds (class, config, checkpoint) by name. All weights go through the loaders whole, so that
-two ranks hold shards of what one rank holds.
+The two find each other by the environment that torchrun sets. The folder's `models.pt` holds (class, config,
+checkpoint) by name. All weights go through the loaders whole, so that two ranks hold shards of what one rank holds. Of
+the configs in its folders engines are made.
 """
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fastkernels_gym.engine import Engine, load_model
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
 from fastkernels_gym.engine.step import forward_logits
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
@@ -35,6 +38,7 @@ MODELS = (
 )
 CLASSES = {model.__name__: model for model in MODELS}
 QUERY, BLOCK = [5, 1, 3], 4
+PROMPTS = [[7, 3], [5] * 11, [149]]
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -74,20 +78,34 @@ def logits(class_name: str, values: dict[str, Any], checkpoint: dict[str, torch.
     return outputs
 
 
-def results(folder: Path) -> dict[str, Any]:
+def generated(folder: Path, tp: int) -> tuple[list[list[int]], list[list[int]]]:
+    """What engines say, with random weights: greedily and by seeds; and by torch's generator, which differs by rank."""
+    said, drawn = [], []
+    for config in sorted(folder.glob("*/config.json")):
+        engine = Engine(
+            load_model(config, "cpu", "float64", tp=tp).model, num_blocks=9, block_size=4, max_prefill_tokens=8
+        )
+        said += engine.generate(PROMPTS, 8, [0.0, 0.0, 5.0], ignore_eos=True, seed=4)
+        torch.manual_seed(int(os.environ["RANK"]))
+        drawn += engine.generate(PROMPTS, 8, 5.0)
+    return said, drawn
+
+
+def results(folder: Path, tp: int) -> dict[str, Any]:
+    said, drawn = generated(folder, tp)  # joins the group
     torch.manual_seed(0)
     models = torch.load(folder / "models.pt")
-    return {"layers": layers(), "models": {name: logits(*model) for name, model in models.items()}}
+    logits_of = {name: logits(*model) for name, model in models.items()}
+    return {"said": said, "drawn": drawn, "layers": layers(), "models": logits_of}
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    alone = results(folder)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    together = results(folder)
+    alone = results(folder, 1)
+    together = results(folder, 2)
     dist.destroy_process_group()
-    torch.save((alone, together), folder / f"{rank}.pt")
+    torch.save((alone, together), folder / f"{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -1,8 +1,9 @@
-"""Causal attention of new tokens over themselves, for a ragged batch of sequences."""
+"""Causal attention of new tokens over themselves and those before them, for a ragged batch of sequences."""
 
 from __future__ import annotations
 
 import importlib.util
+from itertools import pairwise
 
 import torch
 import triton
@@ -18,7 +19,7 @@ _QUERY_CHUNK = 1024
 
 @triton.jit
 def _prefill_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
+    q_ptr, k_ptr, v_ptr, out_ptr, bounds_ptr, key_bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
     GROUPS: tl.constexpr, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +28,10 @@ def _prefill_kernel(
     head, sequence = tl.program_id(1), tl.program_id(2)
     first = tl.load(bounds_ptr + sequence).to(tl.int64)
     length = (tl.load(bounds_ptr + sequence + 1) - first).to(tl.int32)
+    first_key = tl.load(key_bounds_ptr + sequence).to(tl.int64)
+    keys = (tl.load(key_bounds_ptr + sequence + 1) - first_key).to(tl.int32)
     if block * ROWS < length:
+        before = keys - length + block * ROWS  # tokens of the sequence before the block
         rows, lanes = block * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
         lane_mask = (lanes < HEAD)[None]
         row_mask = (rows < length)[:, None] & lane_mask
@@ -36,20 +40,21 @@ def _prefill_kernel(
         peak = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, WIDTH], tl.float32)
-        begin = tl.maximum(block * ROWS - WINDOW + 1, 0) // TILE * TILE if WINDOW else 0
-        for start in range(begin, tl.minimum((block + 1) * ROWS, length), TILE):
+        positions = before + tl.arange(0, ROWS)
+        begin = tl.maximum(before - WINDOW + 1, 0) // TILE * TILE if WINDOW else 0
+        for start in range(begin, tl.minimum(before + ROWS, keys), TILE):
             tokens = start + tl.arange(0, TILE)
-            seen = (tokens < length)[:, None] & lane_mask
-            kv_at = (first + tokens)[:, None]
+            seen = (tokens < keys)[:, None] & lane_mask
+            kv_at = (first_key + tokens)[:, None]
             lane = head // GROUPS * HEAD + lanes[None]
             k = tl.load(k_ptr + kv_at * k_stride + lane, mask=seen, other=0.0)
             v = tl.load(v_ptr + kv_at * v_stride + lane, mask=seen, other=0.0)
             scores = tl.dot(q, tl.trans(k)) * scale
             if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
                 scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scores) - 1.0)
-            visible = tokens[None] <= rows[:, None]
+            visible = tokens[None] <= positions[:, None]
             if WINDOW:
-                visible &= tokens[None] > rows[:, None] - WINDOW
+                visible &= tokens[None] > positions[:, None] - WINDOW
             scores = tl.where(visible, scores, float("-inf"))
             higher = tl.maximum(peak, tl.max(scores, axis=1))
             anchor = tl.where(higher == float("-inf"), 0.0, higher)  # of rows that have seen no key yet
@@ -70,20 +75,22 @@ def ragged_prefill(
     scale: float,
     soft_cap: float | None = None,
     window: int | None = None,
+    key_start_loc: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A program keeps a block of queries and walks over the keys that they see; scores never leave the chip.
 
-    After FlashAttention-2 (Dao, 2023). Moves (2 * heads + 2 * kv_heads) * tokens * head_size elements.
+    After FlashAttention-2 (Dao, 2023). Moves 2 * (heads * tokens + kv_heads * keys) * head_size elements.
 
     Args:
         query: (tokens, heads, head_size); the heads of a packed projection are read in place.
-        key: (tokens, kv_heads, head_size), likewise.
+        key: (keys, kv_heads, head_size), likewise.
         value: like `key`.
         query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1].
         max_query_len: the longest sequence.
         scale: of the scores.
         soft_cap: bounds the scores to +-soft_cap by a tanh.
         window: how many tokens, its own included, a token attends to; None for all before it.
+        key_start_loc: (batch + 1,) int32; sequence i holds keys [i] to [i + 1]; None where all are of new tokens.
 
     Returns:
         (tokens, heads, head_size), contiguous.
@@ -95,7 +102,7 @@ def ragged_prefill(
     rows, tile = (128, 64) if width <= 128 else (64, 64)
     if out.numel():
         _prefill_kernel[(triton.cdiv(max_query_len, rows), heads, batch)](
-            query, key, value, out, query_start_loc, scale,
+            query, key, value, out, query_start_loc, query_start_loc if key_start_loc is None else key_start_loc, scale,
             query.stride(0), key.stride(0), value.stride(0), out.stride(0),
             heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, tile,
             num_warps=8 if rows * width >= 128 * 128 else 4, num_stages=2,
@@ -140,15 +147,20 @@ class FlashAttnPrefill(Operator):
         value: torch.Tensor,
         query_start_loc: torch.Tensor,
         max_query_len: int,
+        key_start_loc: torch.Tensor | None = None,
+        max_key_len: int | None = None,
     ) -> torch.Tensor:
         """Attends.
 
         Args:
             query: (tokens, heads, head_size).
-            key: (tokens, kv_heads, head_size).
+            key: (keys, kv_heads, head_size).
             value: likewise.
             query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1].
-            max_query_len: the longest sequence.
+            max_query_len: most tokens of any sequence.
+            key_start_loc: (batch + 1,) int32; sequence i holds keys [i] to [i + 1], the last of them its tokens' own;
+                None where there are no others.
+            max_key_len: most keys of any sequence; None likewise.
 
         Returns:
             (tokens, heads, head_size), contiguous.
@@ -157,11 +169,13 @@ class FlashAttnPrefill(Operator):
         if query.is_meta:
             return out
         bounds = query_start_loc.tolist()
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        key_bounds = bounds if key_start_loc is None else key_start_loc.tolist()
+        for (begin, end), (key_begin, key_end) in zip(pairwise(bounds), pairwise(key_bounds), strict=True):
             for first in range(begin, end, _QUERY_CHUNK):
                 last = min(first + _QUERY_CHUNK, end)
-                seen = max(begin, first + 1 - self.sliding_window) if self.sliding_window else begin
-                out[first:last] = self._attend(query[first:last], key[seen:last], value[seen:last])
+                own, seen_end = key_end - end + first, key_end - end + last
+                seen = max(key_begin, own + 1 - self.sliding_window) if self.sliding_window else key_begin
+                out[first:last] = self._attend(query[first:last], key[seen:seen_end], value[seen:seen_end])
         return out
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -186,12 +200,15 @@ class FlashAttnPrefill(Operator):
         value: torch.Tensor,
         query_start_loc: torch.Tensor,
         max_query_len: int,
+        key_start_loc: torch.Tensor | None = None,
+        max_key_len: int | None = None,
     ) -> torch.Tensor:
         if query.dtype not in (torch.float16, torch.bfloat16) or not query.shape[0]:
-            return self.forward_native(query, key, value, query_start_loc, max_query_len)
-        batch, soft_cap = query_start_loc.numel() - 1, self.logits_soft_cap
-        window = self.sliding_window if self.sliding_window and self.sliding_window < max_query_len else None
-        if window is None and soft_cap is None and query.shape[0] == batch * max_query_len:
+            return self.forward_native(query, key, value, query_start_loc, max_query_len, key_start_loc, max_key_len)
+        batch, soft_cap, alone = query_start_loc.numel() - 1, self.logits_soft_cap, key_start_loc is None
+        key_bounds, longest = query_start_loc if key_start_loc is None else key_start_loc, max_key_len or max_query_len
+        window = self.sliding_window if self.sliding_window and self.sliding_window < longest else None
+        if alone and window is None and soft_cap is None and query.shape[0] == batch * max_query_len:
             # Then all are as long as the longest, and no length need be read.
             q, k, v = (t.unflatten(0, (batch, max_query_len)).transpose(1, 2) for t in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
@@ -201,15 +218,17 @@ class FlashAttnPrefill(Operator):
             from flash_attn import flash_attn_varlen_func
 
             return flash_attn_varlen_func(
-                query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
+                query, key, value, query_start_loc, key_bounds, max_query_len, longest,
                 softmax_scale=self.scale, causal=True, window_size=(before, 0), softcap=soft_cap or 0.0,
             )  # fmt: skip
         if soft_cap is not None:
-            return ragged_prefill(query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window)
+            return ragged_prefill(
+                query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window, key_bounds
+            )
         # Repeated by hand: torch 2.11's varlen_attn has no enable_gqa.
         key, value = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (key, value))
         packed = varlen_attn(
-            query, key, value, query_start_loc, query_start_loc, max_query_len, max_query_len,
+            query, key, value, query_start_loc, key_bounds, max_query_len, longest,
             scale=self.scale, window_size=(before, 0),
         )  # fmt: skip
         assert isinstance(packed, torch.Tensor)

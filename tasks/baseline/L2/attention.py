@@ -106,8 +106,13 @@ class LlamaAttention(Operator):
         self.store(key, value, k_cache, v_cache, metadata.slot_mapping)
         if metadata.is_decode:
             output = self.decode(query, k_cache, v_cache, metadata.block_table, metadata.seq_lens, metadata.max_seq_len)
-        else:
+        elif (cached := metadata.cached) is None:
             output = self.prefill(query, key, value, metadata.query_start_loc, metadata.max_query_len)
+        else:  # a chunk of a prompt: earlier ones' keys and values lie in the pages
+            key, value = (cache.flatten(0, 1)[cached.slots] for cache in (k_cache, v_cache))
+            output = self.prefill(
+                query, key, value, metadata.query_start_loc, metadata.max_query_len, cached.start_loc, cached.max_len
+            )
         return output.flatten(-2)
 
 
