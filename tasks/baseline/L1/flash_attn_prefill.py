@@ -9,7 +9,6 @@ import torch
 import triton
 import triton.language as tl
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 from ..operator import Operator
 
@@ -225,13 +224,11 @@ class FlashAttnPrefill(Operator):
             return ragged_prefill(
                 query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window, key_bounds
             )
-        # Repeated by hand: torch 2.11's varlen_attn has no enable_gqa.
-        key, value = (t.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1) for t in (key, value))
-        packed = varlen_attn(
-            query, key, value, query_start_loc, key_bounds, max_query_len, longest,
-            scale=self.scale, window_size=(before, 0),
+        # What torch's varlen_attn calls, which in torch 2.11 does not let query heads share keys and values.
+        packed, *_ = torch.ops.aten._flash_attention_forward(
+            query, key, value, query_start_loc, key_bounds, max_query_len, longest, 0.0, True, False,
+            scale=self.scale, window_size_left=before, window_size_right=0,
         )  # fmt: skip
-        assert isinstance(packed, torch.Tensor)
         return packed
 
 
