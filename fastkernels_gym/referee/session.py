@@ -12,9 +12,10 @@ from fastkernels_gym.engine.batch import kv_cache_shape
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.pages import BLOCK_SIZE
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.roofline import Ceilings
-from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
+from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
 
