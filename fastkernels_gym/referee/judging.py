@@ -23,15 +23,15 @@ class Expected:
         baseline: the baseline's outputs.
         oracle: the oracle's.
         unsettled: (rows,) bool; rows of the outputs whose routing lies within the router's noise, None for none.
-        router_noise: of each router that ran.
         canonical: puts outputs whose order is free into one order, where the operator says how.
+        router_noise: RMS error of the scores that each of the baseline's routers was handed.
     """
 
     baseline: Outputs
     oracle: Outputs
     unsettled: torch.Tensor | None = None
-    router_noise: tuple[float, ...] = ()
     canonical: Callable[..., Outputs] | None = None
+    router_noise: tuple[float, ...] = ()
 
 
 def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:

@@ -29,7 +29,12 @@ from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 
-_JUDGED_LAYERS = 3  # of a pass whose links are all held against the oracle
+_JUDGED_LAYERS = 3  # of a pass, before it is timed
+_STATE, _ROWS = ("hidden states", "residual"), ("keys", "values")
+_HINT = (
+    "A model hands over what enters each layer, and what leaves the last one, by "
+    "`record_layer(index, hidden_states, residual)`, as the loop in LlamaModel.forward does"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,10 @@ class Pass(Program):
         if link in (0, self._head):
             return "tokens to the first layer" if link == 0 else "the last layer to logits"
         return f"layer {link - 1}"
+
+    def narrow(self) -> None:
+        """Looks at one of its links only, secretly chosen, from now on: all have been judged once."""
+        self.links = (self._rng.choice(self.links),)
 
     def layer_by(self, link: int) -> int:
         """The layer that a link is, or the one beside it."""
@@ -228,16 +237,15 @@ class Pass(Program):
         return (last_logits(module, hidden, seen.metadata),)
 
     def _check_written(self, seen: Glimpse, where: str) -> None:
-        """The states were NaN before the window, and a layer that is fed NaN gives NaN: that is no agreement."""
-        states = [t for t in (*seen.before, *seen.outputs) if t is not None]
-        if all(bool(torch.isfinite(t).all()) for t in states):
-            return
-        detail = (
-            f"{where}: the state before or after it, or KV rows that it writes, are not all there, or not finite. "
-            "A model hands over what enters each layer and what leaves the last one, by "
-            "`record_layer(index, hidden_states, residual)`: see the loop in LlamaModel.forward"
-        )
-        raise CandidateFault(Verdict.UNWRITTEN_OUTPUT, detail)
+        """Everything was NaN before the window, and a layer that is fed NaN gives NaN: that is no agreement."""
+        before = zip(_STATE, seen.before, strict=False)
+        after = zip((*_STATE, *_ROWS) if seen.link != self._head else ("logits",), seen.outputs, strict=False)
+        named = [(f"{n} before it", t) for n, t in before] + [(f"{n} after it", t) for n, t in after]
+        for what, tensor in named:
+            if tensor is not None and not torch.isfinite(tensor).all():
+                raise CandidateFault(
+                    Verdict.UNWRITTEN_OUTPUT, f"{where}: {what}: not all there, or not finite. {_HINT}"
+                )
 
     @contextmanager
     def _rows_kept(self, layer: int) -> Iterator[None]:

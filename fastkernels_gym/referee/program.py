@@ -240,8 +240,8 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
         (*baseline, *baseline_rows),
         (*oracle, *program.kv_rows(call, wide, metadata.slot_mapping)),
         routers.unsettled(heard, exact),
-        routers.noise(heard, exact),
         getattr(module, "canonical", None),
+        routers.noise(heard, exact),
     )
 
 

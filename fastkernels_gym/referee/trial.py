@@ -216,6 +216,7 @@ class Trial:
         if isinstance(program, Pass):
             for seen in self.contender.seen(program):
                 self._note(program.judge_link(seen, name), f"{name}, {program.name_of(seen.link)}")
+            program.narrow()
             self._check_pages(program.scene)
         self.rounds += 1
 
