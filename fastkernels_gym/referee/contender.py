@@ -122,7 +122,7 @@ class Contender:
             order.fill(slab)
             self._orders[program.scene.kv.name] = order
         for ref, rows in program.rows.items():
-            slab.tensor(ref).flatten(0, 1)[order.slots(program.metadata.slot_mapping)] = rows
+            slab.tensor(ref).flatten(0, 1)[program.slots] = rows
         if program.writes_kv:
             order.blank(slab, self._layers(program))
 
@@ -161,8 +161,7 @@ class Contender:
             return tuple(self._takes[program.name][index])
         slab = self.share(program.scene.kv)
         caches = [(slab.tensor(k), slab.tensor(v)) for k, v in program.scene.kv_refs]
-        slots = program.order.slots(program.metadata.slot_mapping)
-        return (*self._takes[program.name][index], *program.kv_rows(call, caches, slots))
+        return (*self._takes[program.name][index], *program.kv_rows(call, caches, program.slots))
 
     def seen(self, program: Pass) -> list[Glimpse]:
         """The links that the last window looked at."""
@@ -215,7 +214,7 @@ class Contender:
         takes = self._wanted(program)
         if self._subject.device.type == "cpu":
             slab = self._slabs[program.region.name]
-            slots = (ref for call in program.slots for ref in call if ref is not None and ref.span > 0)
+            slots = (ref for call in program.out for ref in call if ref is not None and ref.span > 0)
             sources = [slab.tensor(ref) for ref in slots]
         elif n in self._graphs[program.name]:
             takes, sources = self._graphs[program.name][n]

@@ -87,10 +87,11 @@ class Pass(Program):
         layers = rng.sample(range(1, count + 1), min(count, _JUDGED_LAYERS))
         self.links: tuple[int, ...] = (0, *sorted(layers), self._head)
         self._floors: dict[int, _Floor] = {}
-        self._drawn: Glimpse | None = None
+        self._sample: Glimpse | None = None
         self._compared = 0
 
     def name_of(self, link: int) -> str:
+        """In words."""
         if link in (0, self._head):
             return "tokens to the first layer" if link == 0 else "the last layer to logits"
         return f"layer {link - 1}"
@@ -138,9 +139,8 @@ class Pass(Program):
                 if 0 <= at < self._head
             ]
             outputs: Outputs = logits if link == self._head else ends[-1][: 2 if link else 1]
-            if 0 < link < self._head:
-                slots = self.order.slots(self.metadata.slot_mapping)
-                outputs += tuple(pages.tensor(ref).flatten(0, 1)[slots] for ref in self.scene.kv_refs[link - 1])
+            if self._is_layer(link):
+                outputs += tuple(pages.tensor(ref).flatten(0, 1)[self.slots] for ref in self.scene.kv_refs[link - 1])
             seen.append(Glimpse(link, ids.tensor, self.metadata, ends[0] if link else (), outputs))
         return seen
 
@@ -164,7 +164,7 @@ class Pass(Program):
         """
         self._compared += 1
         if self._rng.randrange(self._compared) == 0:  # each pass is as likely as any other to be kept
-            self._drawn = replace(seen, input_ids=seen.input_ids.clone(), outputs=tuple(map(_copy, seen.outputs)))
+            self._sample = replace(seen, input_ids=seen.input_ids.clone(), outputs=tuple(map(_copy, seen.outputs)))
         where = f"{name}, {self.name_of(seen.link)}"
         self._check_written(seen, where)
         routers, floor = self._routers(seen.link), self._floor(seen.link)
@@ -178,29 +178,32 @@ class Pass(Program):
         except CandidateFault:
             self.judge_link(seen, name)
 
-    def judge_kept(self, name: str) -> None:
+    def judge_sample(self, name: str) -> None:
         """Holds one link of one timed pass, both drawn uniformly, against the oracle in full.
 
         Raises:
             CandidateFault: as `judge_link`.
         """
-        if self._drawn is not None:
-            self.judge_link(self._drawn, name)
+        if self._sample is not None:
+            self.judge_link(self._sample, name)
 
     def _floor(self, link: int) -> _Floor | None:
         """The link's own floor where it is known, else the worst of layers with as many routers."""
-        if link in self._floors or not 0 < link < self._head:
+        if link in self._floors or not self._is_layer(link):
             return self._floors.get(link)
-        layers = [floor for other, floor in self._floors.items() if 0 < other < self._head]
+        layers = [floor for other, floor in self._floors.items() if self._is_layer(other)]
         kin = [floor for floor in layers if len(floor.routers) == self._routers(link).count]
         if not kin:
             return None
         outputs = [max(each) for each in zip(*(floor.outputs for floor in kin), strict=True)]
         return _Floor(outputs, tuple(max(each) for each in zip(*(floor.routers for floor in kin), strict=True)))
 
+    def _is_layer(self, link: int) -> bool:
+        return 0 < link < self._head
+
     def _routers(self, link: int) -> Routers:
         module = self.scene.subject.module
-        return Routers(module.get_submodule(self._path(link)) if 0 < link < self._head else torch.nn.Identity())
+        return Routers(module.get_submodule(self._path(link)) if self._is_layer(link) else torch.nn.Identity())
 
     def _path(self, link: int) -> str:
         return f"model.layers.{link - 1}"
@@ -212,7 +215,7 @@ class Pass(Program):
         return Call(self._path(seen.link), (positions, Given(hidden), None if residual is None else Given(residual)))
 
     def _expect(self, seen: Glimpse) -> Expected:
-        if 0 < seen.link < self._head:
+        if self._is_layer(seen.link):
             with self._rows_kept(seen.link - 1):
                 return expect(self, self._call(seen), seen.metadata)
         baseline = self._baseline(seen)
@@ -220,7 +223,7 @@ class Pass(Program):
             return Expected(baseline, self._end(seen, wide=True))
 
     def _baseline(self, seen: Glimpse) -> Outputs:
-        if not 0 < seen.link < self._head:
+        if not self._is_layer(seen.link):
             return self._end(seen, wide=False)
         call = self._call(seen)
         with self._rows_kept(seen.link - 1):

@@ -43,6 +43,7 @@ class Program:
     Attributes:
         metadata: of the referee's own runs.
         order: in which players hold the scene's pages.
+        slots: (tokens,) int64; where players are to write keys and values.
         trace: where a player leaves the states between layers, if anywhere: hidden states, then residuals.
     """
 
@@ -70,11 +71,11 @@ class Program:
         self.calls = list(calls)
         self.rows = self._recorded_rows()
         self.layout = run_baseline(scene, calls[0])
-        out = [
+        layouts = [
             None if t is None else (t.shape, torch.empty(t.shape, device="meta").stride(), t.dtype) for t in self.layout
         ]
         on_host = scene.subject.device.type == "cpu"
-        self.slots = [[self.region.reserve(*o) if o and on_host else None for o in out] for _ in calls]
+        self.out = [[self.region.reserve(*o) if o and on_host else None for o in layouts] for _ in calls]
         self.fill(self.calls)
         self.fill_metadata()
 
@@ -140,9 +141,9 @@ class Program:
 
     def fill_metadata(self) -> None:
         """Puts the metadata into the mirror, by the pages as players hold them."""
-        order, tensors = self.order, metadata_tensors(self.metadata)
-        tensors["block_table"] = order.table(tensors["block_table"])
-        tensors["slot_mapping"] = order.slots(tensors["slot_mapping"])
+        tensors = metadata_tensors(self.metadata)
+        self.slots = self.order.slots(self.metadata.slot_mapping)
+        tensors |= {"block_table": self.order.table(self.metadata.block_table), "slot_mapping": self.slots}
         for key, tensor in tensors.items():
             self.region.tensor(self._metadata[key]).copy_(tensor)
 
@@ -175,7 +176,7 @@ class Program:
                     "context": 0 if self.needs_context else None,
                     "out": [None if ref is None else ref.to_json() for ref in slots],
                 }
-                for call, places, slots in zip(self.calls, self._places, self.slots, strict=True)
+                for call, places, slots in zip(self.calls, self._places, self.out, strict=True)
             ],
             # An operator's own launches hide behind the device's work in a pass: what it costs there is a graph's time.
             "graph": self.scene.graph or bool(self.calls[0].path),

@@ -110,7 +110,7 @@ class Trial:
                 timings = self._time(ladder, whole, budget_s, precision)
                 for one in whole:
                     assert isinstance(one.program, Pass)
-                    one.program.judge_kept(f"a timed pass, {one.phase}")
+                    one.program.judge_sample(f"a timed pass, {one.phase}")
             self._check_arena()
             return timings
         finally:
@@ -341,7 +341,7 @@ class Trial:
         compare("a timed call", ours, theirs, noise)
         if isinstance(program, Pass):
             for seen in self.contender.seen(program):
-                program.compare_link(seen, "a timed pass")
+                program.compare_link(seen, f"a timed pass, {program.scene.name}")
                 self._check_pages(program.scene, program.layer_by(seen.link))
 
 

@@ -71,7 +71,7 @@ def test_every_link_of_an_honest_pass_is_right(model: str) -> None:
             for seen in stage.run():
                 stage.program.compare_link(seen, phase)
                 assert stage.program.judge_link(seen, phase).rms <= 1
-        stage.program.judge_kept(phase)
+        stage.program.judge_sample(phase)
         # The referee's pages are as they were, and so are the player's but for what the pass wrote.
         assert torch.equal(own, stage.scene.kv.mirror) and stage.program.order.intact(stage.pages)
 
