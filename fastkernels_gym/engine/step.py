@@ -9,18 +9,26 @@ import torch
 from torch import nn
 
 from fastkernels_gym.engine.batch import Batch
-from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
+from fastkernels_gym.tasks.baseline.forward_context import (
+    AttentionMetadata,
+    ForwardContext,
+    Trace,
+    set_forward_context,
+)
 
 KVCaches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
-def forward_step(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.Tensor:
-    """Logits of each sequence's last token, (batch, vocabulary)."""
-    with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
-        hidden = model(batch.input_ids, batch.positions)
-        last = batch.metadata.query_start_loc[1:].long() - 1
-        rows = hidden if batch.metadata.is_decode else hidden[last]
-        logits: torch.Tensor = model.compute_logits(rows)  # type: ignore[operator]
+def forward_step(model: nn.Module, batch: Batch, kv_caches: KVCaches, trace: Trace | None = None) -> torch.Tensor:
+    """Logits of each sequence's last token, (batch, vocabulary); the states between layers go to `trace`."""
+    with set_forward_context(ForwardContext(batch.metadata, kv_caches, trace)):
+        return last_logits(model, model(batch.input_ids, batch.positions), batch.metadata)
+
+
+def last_logits(model: nn.Module, hidden: torch.Tensor, metadata: AttentionMetadata) -> torch.Tensor:
+    """Logits of each sequence's last token, (batch, vocabulary), out of the model's output, (tokens, hidden)."""
+    rows = hidden if metadata.is_decode else hidden[metadata.query_start_loc[1:].long() - 1]
+    logits: torch.Tensor = model.compute_logits(rows)  # type: ignore[operator]
     return logits
 
 

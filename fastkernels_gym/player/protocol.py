@@ -64,6 +64,11 @@ class TensorRef:
             raise ProtocolError("not a tensor reference: numbers out of range")
         return cls(slab, data["offset"], shape, stride, dtype)
 
+    def part(self, index: int, itemsize: int) -> TensorRef:
+        """The place of one item of the first dimension; an element has `itemsize` bytes."""
+        offset = self.offset + index * self.stride[0] * itemsize
+        return TensorRef(self.slab, offset, self.shape[1:], self.stride[1:], self.dtype)
+
     @property
     def span(self) -> int:
         """Elements between the first and the last one, both included."""

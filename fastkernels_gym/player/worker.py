@@ -149,9 +149,9 @@ class Player:
         self.programs.pop(message["name"], None)
         gc.collect()
         self._located.clear()
-        slab = self.slabs.pop(message["slab"], None)
-        if slab is not None:
-            slab.close()
+        for name in message["slabs"]:
+            if (slab := self.slabs.pop(name, None)) is not None:
+                slab.close()
         return {"dropped": True}
 
     def run(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -219,23 +219,24 @@ class Player:
         return call
 
     def _whole_model(self, context: Any) -> Callable[..., torch.Tensor]:
-        """Input ids and positions to the logits of each sequence's last token."""
+        """Input ids and positions to the logits of each sequence's last token; leaves the trace."""
         from fastkernels_gym.engine.batch import Batch
         from fastkernels_gym.engine.step import forward_step
 
         def step(input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
             batch = Batch(input_ids, positions, context.attn_metadata)
-            return forward_step(self.model, batch, context.kv_caches)
+            return forward_step(self.model, batch, context.kv_caches, context.trace)
 
         return step
 
     def _context(self, data: dict[str, Any]) -> Any:
-        from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
+        from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext, Trace
 
         metadata: dict[str, Any] = data["metadata"]
         fields: dict[str, Any] = {k: self._tensor(v) if isinstance(v, dict) else v for k, v in metadata.items()}
         caches = [(self._tensor(k), self._tensor(v)) for k, v in data["kv"]]
-        return ForwardContext(AttentionMetadata(**fields), caches)
+        trace = Trace(*map(self._tensor, data["trace"])) if data["trace"] else None
+        return ForwardContext(AttentionMetadata(**fields), caches, trace)
 
     def _tensor(self, data: Any) -> torch.Tensor:
         ref = TensorRef.from_json(data)

@@ -22,10 +22,11 @@ class Region:
     Args:
         name: the slab's name in messages.
         device: where mirror and slabs live.
+        revealed: False for memory that only players write: it has no original.
     """
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        self.name, self.device, self.nbytes = name, device, 0
+    def __init__(self, name: str, device: torch.device, *, revealed: bool = True) -> None:
+        self.name, self.device, self.revealed, self.nbytes = name, device, revealed, 0
         self._mirror: torch.Tensor | None = None
 
     def reserve(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> TensorRef:
@@ -49,10 +50,11 @@ class Region:
         return view(self.mirror, ref)
 
     def new_slab(self, *, read_only: bool = False) -> Slab:
-        """A slab of this layout that holds a copy of the mirror."""
-        assert self.mirror is not None
+        """A slab of this layout that holds a copy of the mirror, if there is one."""
+        assert not self.revealed or self.mirror is not None
         slab = Slab(self, read_only)
-        slab.reveal()
+        if self.revealed:
+            slab.reveal()
         return slab
 
 

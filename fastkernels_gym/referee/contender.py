@@ -15,8 +15,11 @@ from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.player.memory import DeviceSlab, dtype_name, view
 from fastkernels_gym.player.protocol import ProtocolError, TensorRef
 from fastkernels_gym.referee.arena import Region, Slab
+from fastkernels_gym.referee.judging import Outputs
+from fastkernels_gym.referee.links import Glimpse, Pass
+from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.players import Player
-from fastkernels_gym.referee.program import Outputs, Program
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.scene import Scene, flat
 from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.request import Deadlines
@@ -39,6 +42,8 @@ class Contender:
     def __init__(self, player: Player, subject: Subject, weights: Slab, deadlines: Deadlines) -> None:
         self.player, self._subject, self._deadlines = player, subject, deadlines
         self._slabs: dict[str, Slab] = {}
+        self._orders: dict[str, PageOrder] = {}
+        self._seen: dict[str, list[Glimpse]] = {}
         self._segments: dict[str, DeviceSlab] = {}
         self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
         self._graphs: dict[str, dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]]] = {}
@@ -104,16 +109,22 @@ class Contender:
             }
 
     def set_pages(self, program: Program) -> None:
-        """The KV rows of the pass's own tokens: NaN where the program is to write them, else as they were recorded."""
+        """The pages in the program's order, the states between layers NaN.
+
+        The KV rows of the pass's own tokens are NaN where the program is to write them, else as they were recorded.
+        """
+        if isinstance(program, Pass):
+            self.share(program.states).bytes.fill_(0xFF)  # NaN in every dtype
         if not program.writes_kv and not program.rows:
             return
-        slab = self.share(program.scene.kv)
-        slots = program.scene.batch.metadata.slot_mapping
+        slab, order = self.share(program.scene.kv), program.order
+        if self._order(program.scene) is not order:
+            order.fill(slab)
+            self._orders[program.scene.kv.name] = order
         for ref, rows in program.rows.items():
-            slab.tensor(ref).flatten(0, 1)[slots] = rows
-        for layer in self._layers(program) if program.writes_kv else ():
-            for ref in program.scene.kv_refs[layer]:
-                slab.tensor(ref).flatten(0, 1)[slots] = torch.nan
+            slab.tensor(ref).flatten(0, 1)[program.slots] = rows
+        if program.writes_kv:
+            order.blank(slab, self._layers(program))
 
     def run(self, program: Program, n: int) -> float:
         """One window: reveals the inputs, has the first n calls run, takes every output back.
@@ -137,6 +148,9 @@ class Contender:
         self._cool()
         with _tampering():
             self._take(program, answer.get("places"), n)
+        if isinstance(program, Pass):
+            states, pages = self._slabs[program.states.name], self._slabs[program.scene.kv.name]
+            self._seen[program.name] = program.look(states, pages, tuple(self._takes[program.name][0]))
         _synchronize(device)
         return time.perf_counter() - begin
 
@@ -147,44 +161,49 @@ class Contender:
             return tuple(self._takes[program.name][index])
         slab = self.share(program.scene.kv)
         caches = [(slab.tensor(k), slab.tensor(v)) for k, v in program.scene.kv_refs]
-        return (*self._takes[program.name][index], *program.kv_rows(call, caches))
+        return (*self._takes[program.name][index], *program.kv_rows(call, caches, program.slots))
+
+    def seen(self, program: Pass) -> list[Glimpse]:
+        """The links that the last window looked at."""
+        return self._seen[program.name]
 
     def kept_inputs_intact(self, program: Program) -> bool:
         """Whether no argument was written that may not be."""
         slab = self._slabs[program.name]
         return all(slab.intact(ref) for index in range(len(program.calls)) for ref in program.kept_inputs(index))
 
-    def kv_intact(self, scene: Scene) -> bool:
-        """Whether a scene's KV pages are untouched but for the rows that its pass writes."""
+    def kv_intact(self, scene: Scene, layer: int | None = None) -> bool:
+        """Whether a scene's KV pages, or one layer's, are untouched but for the rows that its pass writes."""
         slab = self._slabs.get(scene.kv.name)
-        if slab is None:
-            return True
-        slots = scene.batch.metadata.slot_mapping
-        for pair in scene.kv_refs:
-            for ref in pair:
-                slab.tensor(ref).flatten(0, 1)[slots] = scene.kv.tensor(ref).flatten(0, 1)[slots]
-        return slab.intact()
+        return slab is None or self._order(scene).intact(slab, layer)
 
     def drop(self, program: Program) -> None:
         """Forgets a program and gives its memory back."""
-        self.player.ask(
-            {"op": "drop", "name": program.name, "slab": program.region.name}, timeout=self._deadlines.run_s
-        )
+        regions = [program.region, *([program.states] if isinstance(program, Pass) else [])]
+        names = [region.name for region in regions]
+        self.player.ask({"op": "drop", "name": program.name, "slabs": names}, timeout=self._deadlines.run_s)
         self._takes.pop(program.name, None)
         self._graphs.pop(program.name, None)
-        if (slab := self._slabs.pop(program.region.name, None)) is not None:
-            slab.close()
+        self._seen.pop(program.name, None)
+        for name in names:
+            if (slab := self._slabs.pop(name, None)) is not None:
+                slab.close()
 
     def close(self) -> None:
         self.player.close()
         self._takes.clear()
         self._graphs.clear()
+        self._seen.clear()
         for segment in self._segments.values():
             segment.close()
         for slab in self._slabs.values():
             slab.close()
         self._segments.clear()
         self._slabs.clear()
+
+    def _order(self, scene: Scene) -> PageOrder:
+        """In which the player holds a scene's pages."""
+        return self._orders.get(scene.kv.name, scene.order)
 
     def _layers(self, program: Program) -> set[int]:
         layers = {program.kv_layer(call) for call in program.calls} - {None}
@@ -195,7 +214,7 @@ class Contender:
         takes = self._wanted(program)
         if self._subject.device.type == "cpu":
             slab = self._slabs[program.region.name]
-            slots = (ref for call in program.slots for ref in call if ref is not None and ref.span > 0)
+            slots = (ref for call in program.out for ref in call if ref is not None and ref.span > 0)
             sources = [slab.tensor(ref) for ref in slots]
         elif n in self._graphs[program.name]:
             takes, sources = self._graphs[program.name][n]

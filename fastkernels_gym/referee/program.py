@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,36 +18,17 @@ from torch import nn
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.player.protocol import TensorRef
-from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.arena import Region
-from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.judging import Expected, Outputs
 from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
 from fastkernels_gym.results import Verdict
-from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
+from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext, set_forward_context
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
 
-Outputs = tuple[torch.Tensor | None, ...]
 _Caches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _FRESH = (0.5, 1.5)  # times what the model computed
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a call gives: by the baseline, and by the oracle in float64; KV rows that it writes are further outputs.
-
-    Args:
-        baseline: the baseline's outputs.
-        oracle: the oracle's.
-        unsettled: (rows,) bool; rows of the outputs whose routing lies within the router's noise, None for none.
-        canonical: puts outputs whose order is free into one order, where the operator says how.
-    """
-
-    baseline: Outputs
-    oracle: Outputs
-    unsettled: torch.Tensor | None = None
-    canonical: Callable[..., Outputs] | None = None
 
 
 class Program:
@@ -59,11 +39,20 @@ class Program:
         scene: where the calls were recorded.
         calls: at least one; all of them take arguments of the same shapes.
         needs_context: whether the operator reads the forward context.
+
+    Attributes:
+        metadata: of the referee's own runs.
+        order: in which players hold the scene's pages.
+        slots: (tokens,) int64; where players are to write keys and values.
+        trace: where a player leaves the states between layers, if anywhere: hidden states, then residuals.
     """
+
+    trace: tuple[TensorRef, ...] = ()
 
     def __init__(self, name: str, scene: Scene, calls: Sequence[Call], *, needs_context: bool) -> None:
         self.name, self.scene, self.needs_context = name, scene, needs_context
         self.region = Region(name, scene.subject.device)
+        self.metadata, self.order = scene.batch.metadata, scene.order
         self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
         self._places = [[self._place(argument) for argument in call.arguments] for call in calls]
         module = scene.subject.module.get_submodule(calls[0].path)
@@ -82,14 +71,13 @@ class Program:
         self.calls = list(calls)
         self.rows = self._recorded_rows()
         self.layout = run_baseline(scene, calls[0])
-        out = [
+        layouts = [
             None if t is None else (t.shape, torch.empty(t.shape, device="meta").stride(), t.dtype) for t in self.layout
         ]
         on_host = scene.subject.device.type == "cpu"
-        self.slots = [[self.region.reserve(*o) if o and on_host else None for o in out] for _ in calls]
-        for key, tensor in metadata_tensors(scene.batch.metadata).items():
-            self.region.tensor(self._metadata[key]).copy_(tensor)
+        self.out = [[self.region.reserve(*o) if o and on_host else None for o in layouts] for _ in calls]
         self.fill(self.calls)
+        self.fill_metadata()
 
     def _place(self, argument: Argument) -> TensorRef | None:
         if isinstance(argument, Given):
@@ -112,7 +100,7 @@ class Program:
             return True
         module = self.scene.subject.module.get_submodule(self.calls[0].path)
         floats = any(isinstance(a, Given) and a.tensor.is_floating_point() for a in self.calls[0].arguments)
-        return not Routers(module).any and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
+        return not Routers(module).count and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
 
     def refresh(self) -> None:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""
@@ -151,6 +139,14 @@ class Program:
                 if ref is not None and isinstance(argument, Given):
                     self.region.tensor(ref).copy_(argument.tensor)
 
+    def fill_metadata(self) -> None:
+        """Puts the metadata into the mirror, by the pages as players hold them."""
+        tensors = metadata_tensors(self.metadata)
+        self.slots = self.order.slots(self.metadata.slot_mapping)
+        tensors |= {"block_table": self.order.table(self.metadata.block_table), "slot_mapping": self.slots}
+        for key, tensor in tensors.items():
+            self.region.tensor(self._metadata[key]).copy_(tensor)
+
     @property
     def lengths(self) -> list[int]:
         """The burst lengths that are timed: one call, and all of them."""
@@ -163,7 +159,8 @@ class Program:
         numbers = {"max_query_len": metadata.max_query_len, "max_seq_len": metadata.max_seq_len}
         kv = [[k.to_json(), v.to_json()] for k, v in self.scene.kv_refs]
         described: dict[str, Any] = {**fields, **numbers}
-        contexts = [{"metadata": described, "kv": kv}] if self.needs_context else []
+        trace = [ref.to_json() for ref in self.trace]
+        contexts = [{"metadata": described, "kv": kv, "trace": trace}] if self.needs_context else []
         return {
             "op": "prepare",
             "stage": "prepare",
@@ -179,7 +176,7 @@ class Program:
                     "context": 0 if self.needs_context else None,
                     "out": [None if ref is None else ref.to_json() for ref in slots],
                 }
-                for call, places, slots in zip(self.calls, self._places, self.slots, strict=True)
+                for call, places, slots in zip(self.calls, self._places, self.out, strict=True)
             ],
             # An operator's own launches hide behind the device's work in a pass: what it costs there is a graph's time.
             "graph": self.scene.graph or bool(self.calls[0].path),
@@ -209,13 +206,10 @@ class Program:
             if ref is not None and isinstance(argument, Given) and position in self._kept:
                 yield ref
 
-    def kv_rows(self, call: Call, caches: _Caches) -> Outputs:
-        """The KV rows that a call writes, keys then values, out of `caches` (one pair a layer)."""
+    def kv_rows(self, call: Call, caches: _Caches, slots: torch.Tensor) -> Outputs:
+        """The KV rows that a call writes, keys then values, out of the slots of `caches` (one pair a layer)."""
         layer = self.kv_layer(call)
-        if layer is None:
-            return ()
-        slots = self.scene.batch.metadata.slot_mapping
-        return tuple(cache.flatten(0, 1)[slots] for cache in caches[layer])
+        return () if layer is None else tuple(cache.flatten(0, 1)[slots] for cache in caches[layer])
 
     def kv_layer(self, call: Call) -> int | None:
         if not self.writes_kv or not call.path:
@@ -224,82 +218,31 @@ class Program:
         return int(found[1]) if found else None
 
 
-def run_baseline(scene: Scene, call: Call) -> Outputs:
+def run_baseline(scene: Scene, call: Call, metadata: AttentionMetadata | None = None) -> Outputs:
     """The baseline's outputs, on copies of the arguments; KV rows go into the scene's own pages."""
     arguments = [_materialise(scene, a, scene.kv_caches, wide=False) for a in call.arguments]
-    return _run(scene, call, arguments, scene.context)
+    return _run(scene, call, arguments, ForwardContext(metadata or scene.batch.metadata, scene.kv_caches))
 
 
-def expect(program: Program, call: Call) -> Expected:
-    """Runs baseline and oracle on a call."""
-    scene = program.scene
+def expect(program: Program, call: Call, metadata: AttentionMetadata | None = None) -> Expected:
+    """Runs baseline and oracle on a call, under the program's metadata or another of the scene's."""
+    scene, metadata = program.scene, metadata or program.metadata
     module = scene.subject.module.get_submodule(call.path)
     # The model's own rows mix all tokens' routing: nothing leaves its ratio.
     routers = Routers(module if call.path else nn.Identity())
     with routers.heard() as heard:
-        baseline = run_baseline(scene, call)
-    baseline_rows = program.kv_rows(call, scene.kv_caches)
+        baseline = run_baseline(scene, call, metadata)
+    baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
     wide = _WideCaches(scene.kv_caches)
     with scene.subject.oracle(), routers.heard() as exact:
         arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
-        oracle = _run(scene, call, arguments, ForwardContext(scene.batch.metadata, wide))
+        oracle = _run(scene, call, arguments, ForwardContext(metadata, wide))
     return Expected(
         (*baseline, *baseline_rows),
-        (*oracle, *program.kv_rows(call, wide)),
+        (*oracle, *program.kv_rows(call, wide, metadata.slot_mapping)),
         routers.unsettled(heard, exact),
         getattr(module, "canonical", None),
-    )
-
-
-def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
-    """The worst error ratio of a call's outputs.
-
-    Raises:
-        CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
-    """
-    worst = ErrorRatio(0.0, 0.0)
-    all_of_them = (outputs, expected.baseline, expected.oracle)
-    if expected.canonical is not None:
-        all_of_them = tuple(expected.canonical(*found) for found in all_of_them)  # type: ignore[assignment]
-    for index, (ours, base, truth) in enumerate(zip(*all_of_them, strict=True)):
-        if ours is None or base is None or truth is None:
-            continue
-        leaving = expected.unsettled
-        if leaving is not None and base.dim() and len(base) == len(leaving):
-            _judge_unsettled(name, index, ours[leaving], truth[leaving])
-            ours, base, truth = (t[~leaving] for t in (ours, base, truth))
-        if not base.is_floating_point():
-            if not torch.equal(ours, base):
-                raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
-            continue
-        if not numerics.same_places(ours, base):
-            unwritten = torch.isnan(ours).logical_and(torch.isfinite(base))
-            share = unwritten.float().mean().item()
-            verdict = Verdict.UNWRITTEN_OUTPUT if share > 0 else Verdict.WRONG_VALUE
-            raise CandidateFault(
-                verdict, f"{name}: output {index}: {share:.1%} NaN where numbers belong, or infinities misplaced"
-            )
-        ratio = numerics.error_ratio(ours, base, truth)
-        if not ratio.passes:
-            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
-        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
-    return worst
-
-
-def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor) -> None:
-    """Rows that another choice of expert may change are held to what such a choice can change."""
-    if ours.is_floating_point() and not numerics.relative_rms(ours, truth) <= numerics.UNSETTLED_OFF:
-        detail = f"{name}: output {index}: rows whose routing is close to a tie are far from any choice's answer"
-        raise CandidateFault(Verdict.WRONG_VALUE, detail)
-
-
-def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:
-    error = torch.nan_to_num(ours.double() - truth).abs()
-    position = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
-    return (
-        f"{name}: output {index}: error {ratio.rms:.3g}x the baseline's by RMS (allowed {numerics.RMS_RATIO:g}x), "
-        f"{ratio.max:.3g}x by maximum (allowed {numerics.MAX_RATIO:g}x); worst at {position}: "
-        f"got {ours[position].item():.6g}, expected {truth[position].item():.6g}"
+        routers.noise(heard, exact),
     )
 
 

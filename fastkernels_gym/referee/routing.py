@@ -31,9 +31,9 @@ class Routers:
         self._routers = [part for part in module.modules() if hasattr(part, "margins")]
 
     @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return bool(self._routers)
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._routers)
 
     @contextmanager
     def heard(self) -> Iterator[list[torch.Tensor]]:
@@ -57,12 +57,20 @@ class Routers:
             baseline: the scores that the baseline's routers were handed, (rows, experts) each.
             oracle: the same of the oracle's.
         """
+        return self.near_ties(oracle, self.noise(baseline, oracle))
+
+    def noise(self, baseline: list[torch.Tensor], oracle: list[torch.Tensor]) -> tuple[float, ...]:
+        """The RMS error of the scores that each of the baseline's routers was handed."""
+        return tuple(numerics.router_noise(*pair) for pair in zip(baseline, oracle, strict=False))
+
+    def near_ties(self, scores: list[torch.Tensor], noise: tuple[float, ...]) -> torch.Tensor | None:
+        """Which rows hang on a margin within each router's noise: (rows,) bool; None where none does."""
         closest: torch.Tensor | None = None
-        for router, ours, truth in zip(self._routers, baseline, oracle, strict=False):
-            margins = router.margins(truth)  # type: ignore[operator]
+        for router, given, off in zip(self._routers, scores, noise, strict=False):
+            margins = router.margins(given)  # type: ignore[operator]
             if router is not self._own:
                 margins = margins[:, -1:]  # further up it only counts who is chosen, not in which order
-            margins = torch.where(margins > 0, margins, torch.inf) / numerics.router_noise(ours, truth)
+            margins = torch.where(margins > 0, margins, torch.inf) / off
             nearest = margins.amin(-1) if margins.shape[-1] else margins.new_full(margins.shape[:1], torch.inf)
             closest = nearest if closest is None else torch.minimum(closest, nearest)
         if closest is None or not (closest <= numerics.MARGIN).any():

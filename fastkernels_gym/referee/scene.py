@@ -19,10 +19,10 @@ from fastkernels_gym.engine.batch import Batch, kv_cache_shape
 from fastkernels_gym.engine.step import forward_step
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.arena import Region
+from fastkernels_gym.referee.pages import BLOCK_SIZE, PageOrder
 from fastkernels_gym.referee.subject import Subject
-from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext
+from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 
-BLOCK_SIZE = 16
 _PREFILL_TOKENS = 8192
 _METADATA = ("query_start_loc", "seq_lens", "block_table", "slot_mapping")
 
@@ -69,12 +69,18 @@ class Scene:
         name: a name for messages.
         query_lens: new tokens of each sequence.
         context_lens: tokens of each sequence in the KV cache before the pass.
+
+    Attributes:
+        caches: all pages: keys and values of layer 0, of layer 1 and so on, (2 * layers, pages, ...).
+        words: the same memory in words of 8 bytes, (2 * layers, pages, words of a page).
+        order: in which players hold the pages unless another is drawn: the referee's own.
     """
 
     def __init__(
         self, subject: Subject, name: str, query_lens: Sequence[int], context_lens: Sequence[int], rng: random.Random
     ) -> None:
-        self.subject, self.name, self.query_lens, self._rng = subject, name, tuple(query_lens), rng
+        self.subject, self.name, self._rng = subject, name, rng
+        self.query_lens, self.context_lens = tuple(query_lens), tuple(context_lens)
         self._generator = torch.Generator(subject.device).manual_seed(rng.getrandbits(63))
         blocks = [-(-(q + c) // BLOCK_SIZE) for q, c in zip(query_lens, context_lens, strict=True)]
         order = rng.sample(range(sum(blocks)), sum(blocks))
@@ -83,27 +89,31 @@ class Scene:
             table[row, :count] = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32)
         self.kv = Region(f"kv:{name}", subject.device)
         shape = kv_cache_shape(subject.model.config, sum(blocks), BLOCK_SIZE)
-        stride = torch.empty(shape, device="meta").stride()
-        places = [self.kv.reserve(shape, stride, subject.model.dtype) for _ in range(2 * subject.num_layers)]
+        caches = torch.empty(2 * subject.num_layers, *shape, dtype=subject.model.dtype, device="meta")
+        self.caches = self.kv.reserve_like(caches)
+        places = [self.caches.part(index, caches.dtype.itemsize) for index in range(len(caches))]
         self.kv_refs = list(zip(places[0::2], places[1::2], strict=True))
+        words = caches.flatten(2).view(torch.int64)
+        self.words = TensorRef(self.kv.name, self.caches.offset, tuple(words.shape), words.stride(), "int64")
         self.kv_caches = [(self.kv.tensor(k), self.kv.tensor(v)) for k, v in self.kv_refs]
         self._by_pointer = {self.kv.tensor(r).data_ptr(): r for pair_ in self.kv_refs for r in pair_}
         self._fill_context(context_lens, table)
         self.batch = self._batch(self.query_lens, context_lens, table)
         self.graph = max(query_lens) == 1
+        self.order = PageOrder(self, torch.arange(sum(blocks), device=subject.device))
 
     @property
     def pages(self) -> set[TensorRef]:
         """Every layer's keys and values."""
         return {ref for pair in self.kv_refs for ref in pair}
 
-    @property
-    def context(self) -> ForwardContext:
-        return ForwardContext(self.batch.metadata, self.kv_caches)
-
     def draw_tokens(self, out: torch.Tensor) -> None:
         """Fresh token ids, uniform over the vocabulary."""
         torch.randint(self.subject.model.config.vocab_size, out.shape, generator=self._generator, out=out)
+
+    def shuffled(self, length: int) -> torch.Tensor:
+        """A permutation, (length,) int64, uniformly drawn."""
+        return torch.randperm(length, generator=self._generator, device=self.subject.device)
 
     def whole_model(self) -> Call:
         """The full model's own call: input ids and positions."""

@@ -12,14 +12,16 @@ from fastkernels_gym.engine.batch import kv_cache_shape
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.pages import BLOCK_SIZE
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.roofline import Ceilings
-from fastkernels_gym.referee.scene import BLOCK_SIZE, Scene
+from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
 
-# Private weights and the players' copy, three sets of KV pages, and what oracles and activations need.
-_WEIGHT_COPIES, _KV_COPIES, _USABLE = 2.3, 3.5, 0.85
+# Private weights and the players' copy, three sets of KV pages, two of the states between layers, and what oracles and
+# activations need.
+_WEIGHT_COPIES, _KV_COPIES, _STATE_COPIES, _USABLE = 2.3, 3.5, 2.3, 0.85
 _RAGGED_SEQUENCES = 3
 
 
@@ -96,9 +98,10 @@ def affordable_layers(model: Model, workload: Workload, device: torch.device) ->
     embedding, layer = parameter_counts(model)
     blocks = sum(phase.batch * -(-phase.length // BLOCK_SIZE) for phase in workload.phases)
     pages = 2 * torch.Size(kv_cache_shape(model.config, blocks, BLOCK_SIZE)).numel()
-    size = model.dtype.itemsize
-    affordable = (room - _WEIGHT_COPIES * embedding * size) / (size * (_WEIGHT_COPIES * layer + _KV_COPIES * pages))
-    return max(1, min(full, int(affordable)))
+    states = 2 * model.config.hidden_size * sum(phase.batch * phase.query_len for phase in workload.phases)
+    each = _WEIGHT_COPIES * layer + _KV_COPIES * pages + _STATE_COPIES * states
+    affordable = room / model.dtype.itemsize - _WEIGHT_COPIES * embedding
+    return max(1, min(full, int(affordable / each)))
 
 
 def parameter_counts(model: Model) -> tuple[int, int]:

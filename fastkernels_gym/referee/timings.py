@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fastkernels_gym.catalog import OperatorInfo
 from fastkernels_gym.referee.clock import CallTime, speedup
-from fastkernels_gym.referee.program import Expected, Program
+from fastkernels_gym.referee.judging import Expected
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.results import CaseTiming, EndToEnd, PhaseTiming, Rung
 
 

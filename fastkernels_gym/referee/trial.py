@@ -18,8 +18,10 @@ from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES
+from fastkernels_gym.referee.judging import Expected, compare, judge, noise_floor
+from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Expected, Program, expect, judge
+from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.roofline import least_seconds, own_bytes
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
@@ -106,6 +108,9 @@ class Trial:
                 whole = self._examine_model() if measure == "e2e" or self.task.level == 4 else []
             with self.watch.on("timing"):
                 timings = self._time(ladder, whole, budget_s, precision)
+                for one in whole:
+                    assert isinstance(one.program, Pass)
+                    one.program.judge_sample(f"a timed pass, {one.phase}")
             self._check_arena()
             return timings
         finally:
@@ -146,12 +151,11 @@ class Trial:
         measured = []
         for phase in self.task.workload.phases:
             scene = self.session.scenes[phase.name]
-            scene.draw_tokens(scene.batch.input_ids)
-            program = self._new_program(scene, [scene.whole_model()], needs_context=True)
+            program = self._new_pass(scene)
             expected = self._judge_program(program, f"the full model, {phase.name}")
             if self.task.level == 4:
                 hidden = self.session.hidden[phase.name]
-                unseen = self._new_program(hidden, [hidden.whole_model()], needs_context=True)
+                unseen = self._new_pass(hidden)
                 self._judge_program(unseen, f"the full model, {phase.name} (unseen shapes)")
                 self.contender.drop(unseen)
             measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
@@ -178,6 +182,13 @@ class Trial:
         self._serial += 1
         return Program(f"program-{self._serial}", scene, calls, needs_context=needs_context)
 
+    def _new_pass(self, scene: Scene) -> Pass:
+        """The full model's, on fresh tokens; its page orders may overwrite what was scribbled before."""
+        self._check_pages(scene)
+        scene.draw_tokens(scene.batch.input_ids)
+        self._serial += 1
+        return Pass(f"program-{self._serial}", scene, self.session.rng)
+
     def _judge_program(self, program: Program, name: str) -> dict[int, Expected]:
         """Real data, twice: right both times, or `nondeterministic`."""
         count = len(program.calls)
@@ -196,10 +207,17 @@ class Trial:
         return expected
 
     def _judge_window(self, program: Program, expected: dict[int, Expected], name: str) -> None:
+        if isinstance(program, Pass):
+            program.shuffle_pages()
         self.contender.set_pages(program)
         self.contender.run(program, len(program.calls))
         for index, truth in expected.items():
             self._note(judge(name, self.contender.outputs(program, index), truth), name)
+        if isinstance(program, Pass):
+            for seen in self.contender.seen(program):
+                self._note(program.judge_link(seen, name), f"{name}, {program.name_of(seen.link)}")
+            program.narrow()
+            self._check_pages(program.scene)
         self.rounds += 1
 
     def _judge_hard_values(self, program: Program, name: str) -> None:
@@ -230,10 +248,13 @@ class Trial:
     def _check_arena(self) -> None:
         self.contender.player.kill()
         for scene in self.session.scenes.values():
-            if not self.contender.kv_intact(scene):
-                raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
+            self._check_pages(scene)
         if not self.session.weights.intact():
             raise CandidateFault(Verdict.PROTOCOL_TAMPER, "weights were overwritten")
+
+    def _check_pages(self, scene: Scene, layer: int | None = None) -> None:
+        if not self.contender.kv_intact(scene, layer):
+            raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
 
     # Timing
 
@@ -279,8 +300,9 @@ class Trial:
         program, baseline = one.program, self.session.baseline
         baseline.prepare(program)
         self._programs.append(program)
+        self._check_pages(program.scene)
         self.contender.set_pages(program)
-        noise = _noise(list(one.expected.values()))
+        noise = noise_floor(one.expected.values())
 
         def judge_again() -> None:
             index = self.session.rng.choice(list(one.expected))
@@ -294,7 +316,7 @@ class Trial:
             self.session.rng,
             weight=one.calls,
             fixed_spread=_FIXED_SPREAD[program.region.device.type],
-            prepare=program.refresh if renewable else lambda: None,
+            prepare=(lambda: self._renew(program)) if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
         )
 
@@ -305,33 +327,22 @@ class Trial:
         with self.contender.player.frozen():
             return self.session.baseline.run(program, n)
 
+    def _renew(self, program: Program) -> None:
+        """What a pair's windows find: other inputs, and in the full model's passes other pages."""
+        program.refresh()
+        if isinstance(program, Pass):
+            for player in (self.session.baseline, self.contender):
+                player.set_pages(program)
+
     def _compare(self, program: Program, noise: Sequence[float]) -> None:
         """Holds one call of the last pair's long bursts against the baseline's player, on the same inputs."""
         index = self.session.rng.randrange(len(program.calls))
-        pairs = zip(
-            self.contender.outputs(program, index), self.session.baseline.outputs(program, index), noise, strict=True
-        )
-        for position, (ours, theirs, floor) in enumerate(pairs):
-            if ours is None or theirs is None:
-                continue
-            if not theirs.is_floating_point():
-                if not torch.equal(ours, theirs):
-                    raise CandidateFault(Verdict.WRONG_VALUE, f"a timed call: output {position} differs")
-                continue
-            distance = numerics.pair_distance(ours, theirs, floor)
-            if not numerics.same_places(ours, theirs) or distance > numerics.PAIR_RATIO:
-                what = f"a timed call: output {position}: {distance:.3g} noise floors from the baseline's"
-                raise CandidateFault(Verdict.WRONG_VALUE, f"{what} (allowed {numerics.PAIR_RATIO:g})")
-
-
-def _noise(expected: Sequence[Expected]) -> list[float]:
-    """The baseline's own relative error in each output, the worst of the calls that were judged."""
-    worst = [0.0] * len(expected[0].baseline)
-    for one in expected:
-        for index, (base, truth) in enumerate(zip(one.baseline, one.oracle, strict=True)):
-            if base is not None and truth is not None and base.is_floating_point():
-                worst[index] = max(worst[index], numerics.relative_rms(base, truth))
-    return worst
+        ours, theirs = (player.outputs(program, index) for player in (self.contender, self.session.baseline))
+        compare("a timed call", ours, theirs, noise)
+        if isinstance(program, Pass):
+            for seen in self.contender.seen(program):
+                program.compare_link(seen, f"a timed pass, {program.scene.name}")
+                self._check_pages(program.scene, program.layer_by(seen.link))
 
 
 def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:

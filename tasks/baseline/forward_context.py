@@ -57,11 +57,31 @@ class AttentionMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """What a pass leaves of the states between its layers: state i enters layer i, the last one leaves the last layer.
+
+    Args:
+        hidden_states: (layers + 1, tokens, hidden); of every state.
+        residual: (layers, tokens, hidden); of every state but the first, which has none.
+    """
+
+    hidden_states: torch.Tensor
+    residual: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardContext:
-    """One pass: its metadata, and each layer's keys and values, (num_blocks, block_size, kv_heads, head_size) each."""
+    """One pass.
+
+    Args:
+        attn_metadata: of its batch.
+        kv_caches: each layer's keys and values, (num_blocks, block_size, kv_heads, head_size) each.
+        trace: where the states between layers go, if anywhere.
+    """
 
     attn_metadata: AttentionMetadata
     kv_caches: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    trace: Trace | None = None
 
     def layer_cache(self, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The KV cache of the layer that a prefix such as `model.layers.3.self_attn` lies in."""
@@ -105,6 +125,26 @@ def get_forward_context() -> ForwardContext:
     if context is None:
         raise RuntimeError("no forward context: run the model inside set_forward_context(...)")
     return context
+
+
+def record_layer(index: int, hidden_states: torch.Tensor, residual: torch.Tensor | None) -> None:
+    """Hands over the state that enters layer `index`; every L4 model must, and after its last layer what leaves it.
+
+    The state is copied at once, so the next layer may overwrite it. A pass that is not traced copies nothing.
+
+    Args:
+        index: 0 to the number of layers.
+        hidden_states: (tokens, hidden).
+        residual: (tokens, hidden), or None before the first layer.
+    """
+    context = _context.get()
+    if context is None or context.trace is None:
+        return
+    trace = context.trace
+    if residual is None:
+        trace.hidden_states[index].copy_(hidden_states)
+    else:  # one kernel
+        torch._foreach_copy_([trace.hidden_states[index], trace.residual[index - 1]], [hidden_states, residual])
 
 
 @contextmanager

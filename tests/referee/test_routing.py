@@ -8,7 +8,7 @@ from torch import nn
 
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
-from fastkernels_gym.referee.program import Expected, judge
+from fastkernels_gym.referee.judging import Expected, judge
 from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.L1.moe_align_block_size import MoeAlignBlockSize

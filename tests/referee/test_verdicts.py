@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -162,17 +163,34 @@ class LlamaForCausalLM(nn.Module):
 """
 
 
+SILENT = """
+        state = self.model.embed_tokens(input_ids), None
+        for layer in self.model.layers:
+            state = layer(positions, *state)
+        return self.model.norm(*state)[0]
+"""
+
+
 @pytest.mark.parametrize(
     ("body", "verdict"),
     [
         ("return self.model(input_ids, positions)", Verdict.OK),
         ("return self.model(input_ids, positions) * (1 if len(input_ids) in (128, 4) else 2)", Verdict.WRONG_VALUE),
         ("return self.model(input_ids.clamp(max=1000), positions)", Verdict.WRONG_VALUE),
+        (SILENT, Verdict.UNWRITTEN_OUTPUT),
     ],
 )
-def test_a_whole_model_is_judged_by_its_logits_on_unseen_batches_too(
+def test_a_whole_model_is_judged_by_its_logits_and_states_on_unseen_batches_too(
     evaluator: fk.Evaluator, body: str, verdict: Verdict
 ) -> None:
     result = evaluator.evaluate("L4/llama@tiny-llama", MODEL.format(body=body), budget_s=1)
     assert result.verdict is verdict, result.feedback
     assert result.ladder == () and (result.e2e is not None) == (verdict is Verdict.OK)
+    assert verdict is not Verdict.UNWRITTEN_OUTPUT or "record_layer(index, hidden_states, residual)" in result.feedback
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_moe"])  # a loop of its own, a router
+def test_a_whole_model_of_another_family_is_judged_link_by_link(evaluator: fk.Evaluator, family: str) -> None:
+    task = fk.load_task(f"L4/{family}@tiny-{family.replace('_', '-')}")
+    result = evaluator.evaluate(task.id, Path(task.operator.path).read_bytes(), budget_s=0.3)
+    assert result.verdict is Verdict.OK, result.feedback

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..forward_context import record_layer
 from ..L1.gemma_rms_norm import GemmaRMSNorm
 from ..L1.rotary_emb import get_rope
 from ..L2.parallel_embedding import VocabParallelEmbedding
@@ -16,7 +17,10 @@ from .llama import LlamaForCausalLM
 
 
 class Gemma3Model(nn.Module):
-    """Scaled embedding, layers, final norm; layers with and without a window rotate by frequencies of their own."""
+    """Scaled embedding, layers, final norm; every state between them is handed to `record_layer`.
+
+    Layers with and without a window rotate by frequencies of their own.
+    """
 
     normalizer: torch.Tensor
 
@@ -40,10 +44,15 @@ class Gemma3Model(nn.Module):
         )
         self.norm = GemmaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.embed_tokens(input_ids) * self.normalizer
+
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        hidden_states, residual = self.embed_tokens(input_ids) * self.normalizer, None
-        for layer in self.layers:
+        hidden_states, residual = self.embed_input_ids(input_ids), None
+        record_layer(0, hidden_states, residual)
+        for index, layer in enumerate(self.layers, 1):
             hidden_states, residual = layer(positions, hidden_states, residual)
+            record_layer(index, hidden_states, residual)
         hidden_states, _ = self.norm(hidden_states, residual)
         return hidden_states
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..forward_context import record_layer
 from ..L1.rms_norm import RMSNorm
 from ..L1.rotary_emb import RotaryEmbedding, get_rope
 from ..L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
@@ -17,7 +18,7 @@ from ..weights import ShardId, load_named, refuse
 
 
 class LlamaModel(nn.Module):
-    """Embedding, layers, final norm."""
+    """Embedding, layers, final norm; every state between them is handed to `record_layer`."""
 
     def __init__(self, config: Any, build_layer: Any, prefix: str) -> None:
         super().__init__()
@@ -31,10 +32,15 @@ class LlamaModel(nn.Module):
         )
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.embed_tokens(input_ids)
+
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        hidden_states, residual = self.embed_tokens(input_ids), None
-        for layer in self.layers:
+        hidden_states, residual = self.embed_input_ids(input_ids), None
+        record_layer(0, hidden_states, residual)
+        for index, layer in enumerate(self.layers, 1):
             hidden_states, residual = layer(positions, hidden_states, residual)
+            record_layer(index, hidden_states, residual)
         hidden_states, _ = self.norm(hidden_states, residual)
         return hidden_states
 

@@ -1,0 +1,130 @@
+"""What a call gave against what it should give: by the oracle in full, or by the baseline's run in its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fastkernels_gym.errors import CandidateFault
+from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.results import Verdict
+
+Outputs = tuple[torch.Tensor | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a call gives: by the baseline, and by the oracle in float64; KV rows that it writes are further outputs.
+
+    Args:
+        baseline: the baseline's outputs.
+        oracle: the oracle's.
+        unsettled: (rows,) bool; rows of the outputs whose routing lies within the router's noise, None for none.
+        canonical: puts outputs whose order is free into one order, where the operator says how.
+        router_noise: RMS error of the scores that each of the baseline's routers was handed.
+    """
+
+    baseline: Outputs
+    oracle: Outputs
+    unsettled: torch.Tensor | None = None
+    canonical: Callable[..., Outputs] | None = None
+    router_noise: tuple[float, ...] = ()
+
+
+def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
+    """The worst error ratio of a call's outputs.
+
+    Raises:
+        CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
+    """
+    worst = ErrorRatio(0.0, 0.0)
+    all_of_them = (outputs, expected.baseline, expected.oracle)
+    if expected.canonical is not None:
+        all_of_them = tuple(expected.canonical(*found) for found in all_of_them)  # type: ignore[assignment]
+    for index, (ours, base, truth) in enumerate(zip(*all_of_them, strict=True)):
+        if ours is None or base is None or truth is None:
+            continue
+        leaving = expected.unsettled
+        if leaving is not None and base.dim() and len(base) == len(leaving):
+            _judge_unsettled(name, index, ours[leaving], truth[leaving])
+            ours, base, truth = (t[~leaving] for t in (ours, base, truth))
+        if not base.is_floating_point():
+            if not torch.equal(ours, base):
+                raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
+            continue
+        if not numerics.same_places(ours, base):
+            unwritten = torch.isnan(ours).logical_and(torch.isfinite(base))
+            share = unwritten.float().mean().item()
+            verdict = Verdict.UNWRITTEN_OUTPUT if share > 0 else Verdict.WRONG_VALUE
+            raise CandidateFault(
+                verdict, f"{name}: output {index}: {share:.1%} NaN where numbers belong, or infinities misplaced"
+            )
+        ratio = numerics.error_ratio(ours, base, truth)
+        if not ratio.passes:
+            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
+        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
+    return worst
+
+
+def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor) -> None:
+    """Rows that another choice of expert may change are held to what such a choice can change."""
+    if ours.is_floating_point() and not numerics.relative_rms(ours, truth) <= numerics.UNSETTLED_OFF:
+        detail = f"{name}: output {index}: rows whose routing is close to a tie are far from any choice's answer"
+        raise CandidateFault(Verdict.WRONG_VALUE, detail)
+
+
+def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:
+    error = torch.nan_to_num(ours.double() - truth).abs()
+    position = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+    return (
+        f"{name}: output {index}: error {ratio.rms:.3g}x the baseline's by RMS (allowed {numerics.RMS_RATIO:g}x), "
+        f"{ratio.max:.3g}x by maximum (allowed {numerics.MAX_RATIO:g}x); worst at {position}: "
+        f"got {ours[position].item():.6g}, expected {truth[position].item():.6g}"
+    )
+
+
+def noise_floor(expected: Iterable[Expected]) -> list[float]:
+    """The baseline's own relative error in each output, the worst of some calls of one operator."""
+    worst: list[float] = []
+    for one in expected:
+        worst = worst or [0.0] * len(one.baseline)
+        for index, (base, truth) in enumerate(zip(one.baseline, one.oracle, strict=True)):
+            if base is not None and truth is not None and base.is_floating_point():
+                if one.unsettled is not None and base.dim() and len(base) == len(one.unsettled):
+                    base, truth = base[~one.unsettled], truth[~one.unsettled]
+                worst[index] = max(worst[index], numerics.relative_rms(base, truth))
+    return worst
+
+
+def compare(
+    name: str, ours: Outputs, theirs: Outputs, noise: Sequence[float], unsettled: torch.Tensor | None = None
+) -> None:
+    """Holds outputs against the baseline's for the same inputs, in units of its noise.
+
+    Args:
+        name: of the call, for the message.
+        ours: the candidate's.
+        theirs: the baseline's.
+        noise: its relative error in each output.
+        unsettled: (rows,) bool; rows of the outputs that another choice of expert may change.
+
+    Raises:
+        CandidateFault: wrong_value.
+    """
+    for index, (value, base, floor) in enumerate(zip(ours, theirs, noise, strict=True)):
+        if value is None or base is None:
+            continue
+        if unsettled is not None and base.dim() and len(base) == len(unsettled):
+            _judge_unsettled(name, index, value[unsettled], base[unsettled])
+            value, base = value[~unsettled], base[~unsettled]
+        if not base.is_floating_point():
+            if not torch.equal(value, base):
+                raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
+            continue
+        distance = numerics.pair_distance(value, base, floor)
+        if not numerics.same_places(value, base) or distance > numerics.PAIR_RATIO:
+            what = f"{name}: output {index}: {distance:.3g} noise floors from the baseline's"
+            raise CandidateFault(Verdict.WRONG_VALUE, f"{what} (allowed {numerics.PAIR_RATIO:g})")
