@@ -43,7 +43,7 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)  # typer colours where it runs in CI
     assert all(
         re.search(rf"^[ │]+{name} ", out, re.MULTILINE)
-        for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "doctor")
+        for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "selftest", "doctor")
     )
 
 
@@ -84,6 +84,11 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
         (["compare", "/nowhere", "/nowhere"], "/nowhere is no run folder"),
         (["compare"], "RUN RUN"),
         (["leaderboard", "/nowhere"], "/nowhere"),
+        (["selftest", "--device", "tpu"], "auto, cpu, cuda"),
+        (["selftest", "--device", "cpu", "--runs", "0"], "--runs"),
+        (["selftest", "--device", "cpu", "--budget", "0"], "positive"),
+        (["selftest", "--device", "cpu", "--tasks", "L7/*"], "L1/rms_norm"),
+        (["selftest", "--device", "cpu", "--out", "/nowhere/selftest.json"], "/nowhere"),
     ),
 )
 def test_bad_input_is_one_line_that_says_what_there_is(

@@ -61,6 +61,13 @@ class Session:
     def new_candidate(self) -> Contender:
         return self._contender(trusted=False)
 
+    def renew_baseline(self) -> None:
+        """Puts a fresh player in the baseline's place."""
+        fresh = self._contender(trusted=True)
+        self.baseline.close()
+        self.baseline = fresh
+        fresh.load(None, None, ())
+
     def close(self) -> None:
         self.baseline.close()
         self.weights.close()
