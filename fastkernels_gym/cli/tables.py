@@ -142,6 +142,9 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print(_timings(evaluation))
     unstable = "" if evaluation.stable else " (unstable measurement: paid at most what the baseline earns)"
     console.print(Text(f"reward ({evaluation.reward_kind}): {evaluation.reward:.4f}{unstable}", style="bold"))
+    if evaluation.ladder or evaluation.e2e:
+        proven = "proven faster" if evaluation.paid else "not proven faster"
+        console.print(Text(f"{proven}: the interval must lie above {1 + evaluation.dead_band:.3f}"))
     for warning in evaluation.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     if evaluation.feedback:

@@ -129,6 +129,12 @@ class Calibration:
         return cls({**_DEFAULTS[device_type], **{kind: found.tolerance for kind, found in figures.items()}}, figures)
 
     @property
+    def without_spread(self) -> Self:
+        """For the runs that are to find it."""
+        bare = {kind: Tolerance(0.0, found.dead_band) for kind, found in self.tolerances.items()}
+        return type(self)(bare, self.figures)
+
+    @property
     def e2e(self) -> Tolerance:
         return self.tolerances[Kind.E2E]
 

@@ -15,6 +15,7 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES
@@ -23,7 +24,7 @@ from fastkernels_gym.referee.program import Expected, Program, expect, judge
 from fastkernels_gym.referee.roofline import least_seconds, own_bytes
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.timings import Measured, Precision, Timings, end_to_end, rung
+from fastkernels_gym.referee.timings import Measured, Precision, Timings, end_to_end, rung, tolerance_of
 from fastkernels_gym.results import Correctness, Estimate, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
@@ -253,15 +254,19 @@ class Trial:
             seconds = max(0.0, deadline - time.monotonic()) * share[kind] / left
             times.append(self._measure(measured, seconds, precision.stop))
             left -= share[kind]
-        rungs = []
-        for (operator, measured), found in zip(ladder, times, strict=False):
-            rungs.append(rung(operator, measured, found))
-        timings.ladder = tuple(rungs)
+        allowed = [tolerance_of(m, found, precision.calibration) for (_, m), found in zip(ladder, times, strict=False)]
+        timings.ladder = tuple(
+            rung(operator, measured, found, tolerance.spread)
+            for (operator, measured), found, tolerance in zip(ladder, times, allowed, strict=False)
+        )
+        overall = precision.calibration.e2e
         if whole:
             depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
-            timings.e2e = end_to_end(whole, times[-1], depth)
-        estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
-        timings.stable = all(e.half_width <= precision.stable for e in estimates)
+            timings.e2e = end_to_end(whole, times[-1], depth, overall.spread)
+        estimates: list[tuple[Estimate, Tolerance]] = [*zip(timings.ladder, allowed[:1], strict=False)]
+        estimates += [(timings.e2e, overall)] if timings.e2e else []
+        timings.stable = all(precision.suffices(estimate, found.spread) for estimate, found in estimates)
+        timings.dead_bands = (allowed[0] if allowed else overall).dead_band, overall.dead_band
         return timings
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
