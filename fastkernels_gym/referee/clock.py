@@ -47,9 +47,14 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class CallTime:
-    """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`."""
+    """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`.
+
+    `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs may shift it.
+    """
 
     replicates: NDArray[np.float64]
+    blocks: int = 1
+    resolution: float = 0.0
 
     @property
     def baseline(self) -> float:
@@ -182,7 +187,7 @@ def call_time(samples: Samples) -> CallTime:
     long = np.log(np.asarray(samples.long))
     direct = np.exp(_paired(long, picks))
     if samples.calls == 1:
-        return CallTime(direct)
+        return CallTime(direct, blocks)
     short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
     slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
     saving = slope[:, 0] - slope[:, 1]
@@ -196,7 +201,8 @@ def call_time(samples: Samples) -> CallTime:
         for saved, calls in ((whole, samples.calls), (single, 1))
     ]
     paid = np.minimum(saving, np.maximum(0.0, np.minimum(*bounds)))
-    return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
+    times = np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1)
+    return CallTime(times, blocks, float(granted) / samples.calls)
 
 
 def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:

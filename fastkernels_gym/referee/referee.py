@@ -100,7 +100,7 @@ class Referee:
     def _judge(
         self, task: Task, request: EvalRequest, candidate: Candidate, replaces: Sequence[str], watch: Stopwatch
     ) -> Evaluation:
-        """Two tries: an infrastructure fault or an unstable measurement is repeated once with fresh players."""
+        """Two tries: what failed by infrastructure, was unstable or is in doubt is repeated once with fresh players."""
         evaluation = None
         for _ in range(2):
             trial = None
@@ -119,7 +119,7 @@ class Referee:
                 evaluation = self._fault(task, request, Verdict.INFRA_ERROR, str(error), replaces)
                 continue
             evaluation = self._success(task, request, trial, timings, replaces, candidate.warnings)
-            if timings.stable or request.calibrating:
+            if (timings.stable and timings.doubt is None) or request.calibrating:
                 break
         assert evaluation is not None
         return evaluation
@@ -148,16 +148,16 @@ class Referee:
     ) -> Evaluation:
         evaluation = Evaluation(
             task=task.id,
-            verdict=Verdict.OK,
+            verdict=timings.doubt.verdict if timings.doubt else Verdict.OK,
             replaces=tuple(replaces),
             stable=timings.stable,
             reward_kind=request.reward_kind,
-            dead_band=timings.dead_bands[0 if request.reward_kind == "op" else 1],
+            dead_band=timings.dead_band(request.reward_kind),
             e2e=timings.e2e,
             ladder=timings.ladder,
             correctness=trial.correctness,
             warnings=tuple(warnings),
-            feedback=timing_feedback(timings.ladder, timings.e2e, stable=timings.stable),
+            feedback=timing_feedback(timings.ladder, timings.e2e, timings.doubt, stable=timings.stable),
         )
         return evaluation.replace(reward=reward(evaluation, request.reward_kind))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastkernels_gym.catalog import OperatorInfo
 from fastkernels_gym.referee.calibration import Calibration, Tolerance
 from fastkernels_gym.referee.clock import CallTime, speedup
+from fastkernels_gym.referee.consistency import Doubt
 from fastkernels_gym.referee.program import Expected, Program
-from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, Rung
+from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, RewardKind, Rung
 
 _Z95 = 1.96
 _SPREAD_ALONE = 1.5
@@ -47,21 +48,74 @@ class Precision:
         return estimate.half_width <= max(self.stable, _SPREAD_ALONE * _Z95 * spread)
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What was measured together: the cases of an operator, or the phases of the full model.
+
+    Args:
+        measured: the cases or phases.
+        times: a call of each.
+        tolerance: between equal kernels.
+        estimate: what they add up to.
+    """
+
+    measured: Sequence[Measured]
+    times: Sequence[CallTime]
+    tolerance: Tolerance
+    estimate: Rung | EndToEnd
+
+    @property
+    def proven(self) -> bool:
+        """Whether the speedup would count as proven."""
+        return self.estimate.ci95[0] > 1.0 + self.tolerance.dead_band
+
+    @property
+    def kept(self) -> list[tuple[Measured, CallTime]]:
+        """What is asked about when the candidate is dead: the operator's heaviest case, every phase of the model."""
+        pairs = list(zip(self.measured, self.times, strict=True))
+        if isinstance(self.estimate, EndToEnd):
+            return pairs
+        return [max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)]
+
+
 @dataclass(slots=True)
 class Timings:
     """What a trial measured.
 
     Args:
-        ladder: the operator and its rungs, where they were measured.
-        e2e: the full model.
-        stable: false where a confidence interval stayed too wide.
-        dead_bands: of the operator and of the full model: what a proven speedup must exceed.
+        precision: that was asked for.
+        rungs: the operator and its ladder, where they were timed.
+        whole: the full model, where it was.
+        doubt: why none of it is believed, where something speaks against it.
     """
 
-    ladder: tuple[Rung, ...] = ()
-    e2e: EndToEnd | None = None
-    stable: bool = True
-    dead_bands: tuple[float, float] = (0.0, 0.0)
+    precision: Precision
+    rungs: list[Timed] = field(default_factory=list)
+    whole: Timed | None = None
+    doubt: Doubt | None = None
+
+    @property
+    def operator(self) -> Timed | None:
+        return self.rungs[0] if self.rungs else None
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        return tuple(timed.estimate for timed in self.rungs if isinstance(timed.estimate, Rung))
+
+    @property
+    def e2e(self) -> EndToEnd | None:
+        return self.whole.estimate if self.whole and isinstance(self.whole.estimate, EndToEnd) else None
+
+    @property
+    def stable(self) -> bool:
+        """Whether the intervals that rewards go by are narrow enough."""
+        timed = [found for found in (self.operator, self.whole) if found is not None]
+        return all(self.precision.suffices(found.estimate, found.tolerance.spread) for found in timed)
+
+    def dead_band(self, reward_kind: RewardKind) -> float:
+        """What a proven speedup must exceed."""
+        found = self.operator if reward_kind == "op" else self.whole
+        return (found.tolerance if found else self.precision.calibration.e2e).dead_band
 
 
 def widened(estimate: Estimate, spread: float) -> tuple[float, float]:
