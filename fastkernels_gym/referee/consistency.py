@@ -52,6 +52,20 @@ def slower_in_company(pair: CallTime, alone: CallTime, tolerance: Tolerance, dri
     return log_ratio - _Z95 * error > math.log1p(tolerance.dead_band) + drift
 
 
+def beyond_roofline(found: CallTime, impossible_s: float, tolerance: Tolerance) -> bool:
+    """Whether a call certainly took less than any can.
+
+    Never where the baseline seems to do so too: then it is the bound that is wrong.
+
+    Args:
+        found: of one case.
+        impossible_s: below which nothing can be.
+        tolerance: of the operator.
+    """
+    slowest = float(np.quantile(found.replicates[1:, 1], 0.975)) * (1 + _Z95 * tolerance.spread) + found.resolution
+    return slowest < impossible_s <= found.baseline
+
+
 def upper_seconds(time: CallTime) -> float:
     """The upper end of the 95 % interval of a baseline's call."""
     return max(time.baseline, float(np.quantile(time.replicates[1:, 0], 0.975)))

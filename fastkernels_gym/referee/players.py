@@ -77,8 +77,9 @@ class Zygote:
         try:
             self._control.receive(timeout=START_TIMEOUT_S)
         except (PeerClosed, TimeoutError) as error:
+            reason = self._last_words()
             self.close()
-            raise SandboxUnavailable(f"no player could be started: {self._last_words()}") from error
+            raise SandboxUnavailable(f"no player could be started: {reason}") from error
 
     def spawn(self, limits: Limits, *, threads: int, trusted: bool) -> Player:
         """A fresh player.
@@ -105,6 +106,7 @@ class Zygote:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._log.close()
         if hasattr(self, "_control"):
             self._control.close()
         if self._scratch:

@@ -1,56 +1,31 @@
-"""The least time that a device needs for a call: the bytes it must move, the products it must compute.
+"""What a call cannot do without: the bytes it must move, the products it must compute.
 
-The ceilings are measured on the device, once a session. What a call must move is each input read once and each output
-written once; of pages, the tokens that the sequences hold and a window shows; of an embedding's table, the rows that
-are looked up. Products are the reference's dense matrix products; attention's are left out, which makes the bound a
-generous one.
+What a call must move is each input read once and each output written once; of pages, the tokens that the sequences hold
+and a window shows; of an embedding's table, the rows that are looked up. Products are the reference's dense matrix
+products; attention's are left out, which makes every bound on its time a generous one.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastkernels_gym.referee.ceilings import Work
 from fastkernels_gym.referee.program import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 
-_REPEATS = 5
 _DENSE = ("aten.mm", "aten.addmm")
 
 
-@dataclass(frozen=True, slots=True)
-class Ceilings:
-    """What a device does at best: bytes a second, read and written, and floating-point operations a second."""
-
-    bytes_per_s: float
-    flops_per_s: float
-
-    @classmethod
-    def measure(cls, device: torch.device, dtype: torch.dtype) -> Ceilings:
-        """Times a large copy and a large matrix product of `dtype`, the best of a few."""
-        on_gpu = device.type == "cuda"
-        source = torch.empty(1 << (30 if on_gpu else 26), dtype=torch.uint8, device=device)
-        target, side = torch.empty_like(source), 8192 if on_gpu else 512
-        a = torch.randn(side, side, device=device, dtype=dtype)
-        copying = _best(device, lambda: target.copy_(source))
-        multiplying = _best(device, lambda: a @ a)
-        return cls(2 * source.numel() / copying, 2 * side**3 / multiplying)
-
-
-def least_seconds(scene: Scene, call: Call, ceilings: Ceilings) -> float:
-    """The bound for one call of a submodule."""
+def work_of(scene: Scene, call: Call) -> Work:
+    """Of one call of a submodule."""
     flops = _dense_flops(scene, call)
     moved = own_bytes(scene, call) + _page_bytes(scene, call)
     if flops:
         moved += _weight_bytes(scene, call)
     # Else no weight but a table that is multiplied with nothing: the rows that are read are as large as the outputs.
-    return max(moved / ceilings.bytes_per_s, flops / ceilings.flops_per_s)
+    return Work(moved, flops)
 
 
 def own_bytes(scene: Scene, call: Call) -> int:
@@ -88,16 +63,3 @@ def _dense_flops(scene: Scene, call: Call) -> int:
         run_baseline(scene, call)
     counts = counter.get_flop_counts().get("Global", {})
     return sum(n for operation, n in counts.items() if str(operation) in _DENSE)
-
-
-def _best(device: torch.device, work: Callable[[], object]) -> float:
-    best = float("inf")
-    for _ in range(_REPEATS):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - begin)
-    return best

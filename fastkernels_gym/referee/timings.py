@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from fastkernels_gym.catalog import OperatorInfo
 from fastkernels_gym.referee.calibration import Calibration, Tolerance
 from fastkernels_gym.referee.clock import CallTime, speedup
-from fastkernels_gym.referee.consistency import Doubt
+from fastkernels_gym.referee.consistency import Doubt, beyond_roofline
 from fastkernels_gym.referee.program import Expected, Program
-from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, RewardKind, Rung
+from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, RewardKind, Rung, Verdict
 
 _Z95 = 1.96
 _SPREAD_ALONE = 1.5
@@ -19,7 +19,10 @@ _SPREAD_ALONE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A program, how often the workload makes its calls, and the least seconds that the device needs for one."""
+    """A program, how often the workload makes its calls, and what one of them needs.
+
+    `least_s` is what the device takes at least where data lies in its memory; nothing falls short of `impossible_s`.
+    """
 
     program: Program
     expected: dict[int, Expected]
@@ -27,6 +30,7 @@ class Measured:
     shapes: str
     calls: int
     least_s: float = 0.0
+    impossible_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,17 @@ class Timings:
         """What a proven speedup must exceed."""
         found = self.operator if reward_kind == "op" else self.whole
         return (found.tolerance if found else self.precision.calibration.e2e).dead_band
+
+
+def too_fast(rungs: Sequence[Timed]) -> Doubt | None:
+    """Why an operator's timing is quarantined: a call of some case takes less than any could."""
+    for timed in rungs:
+        for one, found in zip(timed.measured, timed.times, strict=True):
+            if beyond_roofline(found, one.impossible_s, timed.tolerance):
+                where = timed.estimate.operator if isinstance(timed.estimate, Rung) else ""
+                detail = f"{where}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
+                return Doubt(Verdict.BEYOND_ROOFLINE, f"{detail}, where {one.impossible_s * 1e6:.3g} are out of reach")
+    return None
 
 
 def widened(estimate: Estimate, spread: float) -> tuple[float, float]:

@@ -21,10 +21,19 @@ from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Expected, Program, expect, judge
 from fastkernels_gym.referee.recording import burst_length, record
-from fastkernels_gym.referee.roofline import least_seconds
+from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.timings import Measured, Precision, Timed, Timings, end_to_end, rung, tolerance_of
+from fastkernels_gym.referee.timings import (
+    Measured,
+    Precision,
+    Timed,
+    Timings,
+    end_to_end,
+    rung,
+    tolerance_of,
+    too_fast,
+)
 from fastkernels_gym.results import Correctness, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
@@ -105,7 +114,7 @@ class Trial:
             with self.watch.on("timing"):
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
                 aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
-                timings.doubt = aftermath.doubt(timings.operator, timings.whole)
+                timings.doubt = too_fast(timings.rungs) or aftermath.doubt(timings.operator, timings.whole)
             return timings
         finally:
             self._close()
@@ -127,7 +136,8 @@ class Trial:
         for case in self.task.cases_of(operator.id):
             scene, hidden = self.session.scenes[case.phase], self.session.hidden[case.phase]
             (first,) = record(self.session, case, scene, 1)
-            least_s = least_seconds(scene, first, self.session.ceilings)
+            work, ceilings = work_of(scene, first), self.session.ceilings
+            least_s = ceilings.least_seconds(work)
             calls = record(self.session, case, scene, burst_length(scene, first, least_s))
             program = self._new_program(scene, calls, needs_context=operator.level >= 2)
             expected = self._judge_program(program, operator.id)
@@ -138,7 +148,8 @@ class Trial:
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
             shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
-            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, least_s))
+            bounds = least_s, ceilings.impossible_below(work)
+            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, *bounds))
         return measured
 
     def _examine_model(self) -> list[Measured]:
