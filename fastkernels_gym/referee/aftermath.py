@@ -18,6 +18,7 @@ from fastkernels_gym.referee.consistency import DRIFT, Doubt, saves_more, slower
 from fastkernels_gym.referee.program import Program, run_baseline
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.session import Session
+from fastkernels_gym.referee.settling import settle
 from fastkernels_gym.referee.timings import Measured, Timed
 from fastkernels_gym.results import Verdict
 
@@ -106,7 +107,14 @@ class Aftermath:
         # window of the whole model follows the referee's own pass, as it followed the candidate's.
         other: Burst = window if len(program.calls) > 1 else lambda _: self._own_pass(program)
         renew = program.refresh if program.renewable else lambda: None
-        duel = Duel(window, other, len(program.calls), self._session.rng, prepare=renew)
+        duel = Duel(
+            window,
+            other,
+            len(program.calls),
+            self._session.rng,
+            prepare=renew,
+            settle=lambda player: settle(program, window) if player == 0 else None,
+        )
         deadline = time.monotonic() + _SECONDS
         while duel.samples.blocks < _FEWEST_BLOCKS or (
             duel.samples.blocks < _MOST_BLOCKS and time.monotonic() < deadline

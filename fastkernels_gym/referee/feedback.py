@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastkernels_gym.referee.consistency import Doubt
-from fastkernels_gym.results import EndToEnd, Rung, Verdict
+from fastkernels_gym.referee.timings import Timings
+from fastkernels_gym.results import Verdict
 
 _LONGEST_DETAIL = 5000
 _ADVICE = {
@@ -41,9 +41,10 @@ def _plain(detail: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
-def timing_feedback(ladder: tuple[Rung, ...], e2e: EndToEnd | None, doubt: Doubt | None, *, stable: bool) -> str:
+def timing_feedback(timings: Timings) -> str:
     """The ladder, and the slowest cases against the baseline, in lines; first of all a doubt, where there is one."""
     lines = []
+    ladder, e2e, doubt = timings.ladder, timings.e2e, timings.doubt
     for rung in ladder:
         lines.append(f"{rung.operator}: {rung.speedup:.3f}x [{rung.ci95[0]:.3f}, {rung.ci95[1]:.3f}]")
     if ladder:
@@ -57,7 +58,9 @@ def timing_feedback(ladder: tuple[Rung, ...], e2e: EndToEnd | None, doubt: Doubt
             f"  {name} x{phase.n}: {phase.candidate_ms:.3f} ms against {phase.baseline_ms:.3f} ms"
             for name, phase in e2e.phases.items()
         ]
-    if not stable:
+    if timings.discarded:
+        lines.append(f"{timings.discarded} blocks were measured again: the device was slowed down.")
+    if not timings.stable:
         lines.append("The measurement stayed noisy: at most 1.0 is paid for it.")
     head = "ok: correct." if doubt is None else fault_feedback(doubt.verdict, doubt.detail)
     return "\n".join([head, *lines])

@@ -157,7 +157,7 @@ class Referee:
             ladder=timings.ladder,
             correctness=trial.correctness,
             warnings=tuple(warnings),
-            feedback=timing_feedback(timings.ladder, timings.e2e, timings.doubt, stable=timings.stable),
+            feedback=timing_feedback(timings),
         )
         return evaluation.replace(reward=reward(evaluation, request.reward_kind))
 

@@ -112,9 +112,16 @@ class Timings:
 
     @property
     def stable(self) -> bool:
-        """Whether the intervals that rewards go by are narrow enough."""
+        """Whether the intervals that rewards go by are narrow enough, and no block of a slowed device is in them."""
         timed = [found for found in (self.operator, self.whole) if found is not None]
-        return all(self.precision.suffices(found.estimate, found.tolerance.spread) for found in timed)
+        narrow = all(self.precision.suffices(found.estimate, found.tolerance.spread) for found in timed)
+        return narrow and not any(one.slowed for found in timed for one in found.times)
+
+    @property
+    def discarded(self) -> int:
+        """Blocks that were left out because the device was slowed down."""
+        timed = [*self.rungs, *([self.whole] if self.whole else [])]
+        return sum(one.discarded for found in timed for one in found.times)
 
     def dead_band(self, reward_kind: RewardKind) -> float:
         """What a proven speedup must exceed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.device_state import gpu
 from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Expected, Program, expect, judge
@@ -24,6 +26,7 @@ from fastkernels_gym.referee.recording import burst_length, record
 from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
+from fastkernels_gym.referee.settling import settle
 from fastkernels_gym.referee.timings import (
     Measured,
     Precision,
@@ -41,6 +44,8 @@ _UNSEEN_CALLS = 2  # at lengths that are not in the observation
 # By how much two honest players' fixed costs differ, as a share of a window of one call: 15 to 196 us of 0.6 to 2 ms
 # on an H200 (docs/decisions.md).
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
+# Whether the candidate's processes are stopped while the baseline is timed. Kernels that it launched run on.
+_FREEZES = {"cpu": True, "cuda": True}
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -283,24 +288,22 @@ class Trial:
             index = self.session.rng.choice(list(one.expected))
             judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
-        renewable = program.renewable
+        device = program.region.device
+        state, renewable = gpu(device), program.renewable
+        players = [partial(one.run, program) for one in (baseline, self.contender)]
         return Duel(
-            lambda n: self._run_baseline(program, n),
-            lambda n: self.contender.run(program, n),
+            players[0],
+            players[1],
             len(program.calls),
             self.session.rng,
             weight=one.calls,
-            fixed_spread=_FIXED_SPREAD[program.region.device.type],
+            fixed_spread=_FIXED_SPREAD[device.type],
             prepare=program.refresh if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
+            settle=lambda player: settle(program, players[player]),
+            quiet=self.contender.player.frozen if _FREEZES[device.type] else nullcontext,
+            slowed=lambda: state is not None and bool(state.slowed()),
         )
-
-    def _run_baseline(self, program: Program, n: int) -> float:
-        """A window of the baseline's player; on a CPU nothing of the candidate's runs beside it."""
-        if program.region.device.type != "cpu":  # kernels that are launched run on
-            return self.session.baseline.run(program, n)
-        with self.contender.player.frozen():
-            return self.session.baseline.run(program, n)
 
     def _compare(self, program: Program, noise: Sequence[float]) -> None:
         """Holds one call of the last pair's long bursts against the baseline's player, on the same inputs."""
