@@ -23,7 +23,7 @@ from fastkernels_gym.referee.device_state import Identity
 _VERSION = 1  # of how they are measured
 _SECONDS = 0.25  # a ceiling
 _GIB = 1 << 30
-_COPIES = 32  # in one graph, of what lies in a GPU's cache
+_TIMES = 32  # in one graph: what lies in a GPU's cache is read and written in microseconds
 _SIDES = {"cpu": (256, 512), "cuda": (4096, 8192)}
 # What a measured ceiling may be short of the true one by.
 _MARGIN = {"cpu": 0.5, "cuda": 0.85}
@@ -111,7 +111,7 @@ def _memory_bytes_per_s(device: torch.device) -> float:
 
 
 def _cache_bytes_per_s(device: torch.device) -> float:
-    """Copies within the L2 cache of a GPU, or of a CPU's core."""
+    """What is read and written within the L2 cache of a GPU, or of a CPU's core."""
     if device.type == "cpu":
         source = torch.zeros(1 << 17, dtype=torch.float32)
         target = torch.empty_like(source)
@@ -121,13 +121,13 @@ def _cache_bytes_per_s(device: torch.device) -> float:
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        target.copy_(source)
+        torch.neg(source, out=target)
         graph.capture_begin()
-        for _ in range(_COPIES):
-            target.copy_(source)
+        for _ in range(_TIMES):
+            torch.neg(source, out=target)
         graph.capture_end()
     side.synchronize()
-    return 2 * source.nbytes * _COPIES / _best(device, graph.replay)
+    return 2 * source.nbytes * _TIMES / _best(device, graph.replay)
 
 
 def _flops_per_s(device: torch.device, dtype: torch.dtype) -> float:

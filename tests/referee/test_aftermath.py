@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, rung
+from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, rung, too_fast
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
@@ -69,3 +70,10 @@ def test_what_was_won_is_held_against_what_there_was(session: Session) -> None:
     assert aftermath.doubt(timed(operator, tiny, tiny / 2), timed(model, tiny, tiny / 1.1)) is None
     assert aftermath.doubt(timed(operator, LONG_S, LONG_S), timed(model, LONG_S, LONG_S)) is None
     assert aftermath.doubt(None, None) is None
+
+
+def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:
+    one = replace(measured(session, "quick", whole=False), impossible_s=1e-5)
+    doubt = too_fast([timed(one, 1e-4, 1e-6)])
+    assert doubt is not None and doubt.verdict is Verdict.BEYOND_ROOFLINE and "L1/silu_and_mul, decode" in doubt.detail
+    assert too_fast([timed(one, 1e-4, 2e-5)]) is None
