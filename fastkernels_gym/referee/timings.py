@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastkernels_gym.catalog import OperatorInfo
 from fastkernels_gym.referee.calibration import Calibration, Tolerance
@@ -122,6 +122,11 @@ class Timings:
         """Blocks that were left out because the device was slowed down."""
         timed = [*self.rungs, *([self.whole] if self.whole else [])]
         return sum(one.discarded for found in timed for one in found.times)
+
+    def forget_programs(self) -> None:
+        """Keeps the figures only: a program holds gigabytes of inputs."""
+        self.rungs = [replace(timed, measured=()) for timed in self.rungs]
+        self.whole = replace(self.whole, measured=()) if self.whole else None
 
     def dead_band(self, reward_kind: RewardKind) -> float:
         """What a proven speedup must exceed."""

@@ -120,6 +120,7 @@ class Trial:
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
                 aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
                 timings.doubt = too_fast(timings.rungs) or aftermath.doubt(timings.operator, timings.whole)
+            timings.forget_programs()
             return timings
         finally:
             self._close()
