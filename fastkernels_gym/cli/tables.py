@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastkernels_gym.catalog import Rung, Task
     from fastkernels_gym.cli.health import Health
     from fastkernels_gym.evals.plan import Plan
+    from fastkernels_gym.executor.selftest import SelfTest
     from fastkernels_gym.results import EndToEnd, Estimate, Evaluation
 
 _PIPED_WIDTH = 160
@@ -141,6 +142,9 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print(_timings(evaluation))
     unstable = "" if evaluation.stable else " (unstable measurement: paid at most what the baseline earns)"
     console.print(Text(f"reward ({evaluation.reward_kind}): {evaluation.reward:.4f}{unstable}", style="bold"))
+    if evaluation.ladder or evaluation.e2e:
+        proven = "proven faster" if evaluation.paid else "not proven faster"
+        console.print(Text(f"{proven}: the interval must lie above {1 + evaluation.dead_band:.3f}"))
     for warning in evaluation.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     if evaluation.feedback:
@@ -187,6 +191,9 @@ def print_health(console: Console, health: Health) -> None:
         libraries.add_row(library.name, library.version or "-", library.note)
     console.print(libraries)
     console.print(f"CUDA of torch: {health.cuda or 'none (CPU build)'}; GPUs: {', '.join(health.gpus) or 'none'}")
+    if health.nvml:
+        console.print(health.nvml)
+    console.print(_clock_table(health))
     sandbox = Table(title="Sandbox", title_justify="left")
     for name in ("layer", "present", "reason", "fix"):
         sandbox.add_column(name, overflow="fold")
@@ -198,3 +205,51 @@ def print_health(console: Console, health: Health) -> None:
     console.print(
         "candidates run sandboxed" if health.sandboxed else "candidates do not run: the sandbox is incomplete"
     )
+
+
+def _clock_table(health: Health) -> Table:
+    """What equal kernels may differ by on each device, and how that is known."""
+    table = Table(title="Clock: what equal kernels may differ by", title_justify="left")
+    table.add_column("device", overflow="fold")
+    table.add_column("timing", no_wrap=True)
+    for name in ("spread of players", "dead band"):
+        table.add_column(name, justify="right")
+    table.add_column("known by")
+    for row in health.clock:
+        known = "defaults: fk-gym selftest would measure it"
+        if row.sd is not None:
+            known = f"self-test of {row.runs} runs, sd {_percent(row.sd)}, {row.age_days} days old"
+        table.add_row(row.device, row.kind, _percent(row.spread), _percent(row.dead_band), known)
+    return table
+
+
+def print_selftest(console: Console, test: SelfTest) -> None:
+    """What the A/A runs of each kind gave."""
+    from fastkernels_gym.referee.calibration import FEWEST_RUNS
+
+    title = f"The baseline against itself on {test.identity.name}, {test.budget_s:g} s of timing a run at the most"
+    table = Table(title=title, title_justify="left")
+    table.add_column("timing", no_wrap=True)
+    columns = ("runs", "sd", "95 % intervals that hold 1.0", "without the spread", "spread of players", "dead band")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for kind, found in test.figures.items():
+        held, alone = f"{found.covered} of {found.runs}", f"{found.covered_alone} of {found.runs}"
+        figures = (_percent(found.sd), held, alone, _percent(found.spread), _percent(found.dead_band))
+        table.add_row(kind.value, str(found.runs), *figures)
+    console.print(table)
+    failed = sum(run.sample is None for run in test.runs)
+    if failed:
+        console.print(f"{failed} runs were not judged ok, and are left out")
+    few = [kind.value for kind, found in test.figures.items() if found.runs < FEWEST_RUNS]
+    if few:
+        console.print(f"fewer than {FEWEST_RUNS} runs change nothing: {', '.join(few)}")
+    if test.end is not None:
+        state = test.end
+        slowed = f"; slowed down: {', '.join(state.slowed)}" if state.slowed else ""
+        clocks = f"{state.sm_mhz} MHz, memory {state.memory_mhz} MHz"
+        console.print(f"at the end: {clocks}, {state.temperature_c} C, {state.power_w} W{slowed}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -20,6 +20,7 @@ def encode(request: EvalRequest, queue_s: float) -> dict[str, Any]:
         "reward": request.reward,
         "budget_s": request.budget_s,
         "request_id": request.request_id,
+        "calibrating": request.calibrating,
         "queue_s": queue_s,
     }
 

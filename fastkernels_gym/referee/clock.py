@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,13 +32,16 @@ Burst = Callable[[int], float]
 class Samples:
     """Blocks of paired windows, seconds: columns are baseline and candidate.
 
-    `fixed_spread` is by how much the fixed costs of two honest players differ, as a share of a window of one call.
+    `fixed_spread` is by how much the fixed costs of two honest players differ, as a share of a window of one call;
+    `discarded` is how many blocks were left out because the device was slowed down, `slowed` how many were not.
     """
 
     calls: int
     fixed_spread: float = 0.0
     short: list[tuple[float, float]] = field(default_factory=list)
     long: list[tuple[float, float]] = field(default_factory=list)
+    discarded: int = 0
+    slowed: int = 0
 
     @property
     def blocks(self) -> int:
@@ -47,9 +50,17 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class CallTime:
-    """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`."""
+    """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`.
+
+    `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs may shift it;
+    `discarded` and `slowed` as in `Samples`.
+    """
 
     replicates: NDArray[np.float64]
+    blocks: int = 1
+    resolution: float = 0.0
+    discarded: int = 0
+    slowed: int = 0
 
     @property
     def baseline(self) -> float:
@@ -71,6 +82,10 @@ class Duel:
         fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the long bursts gave.
+        settle: of a program of one call: runs a window of a player, by its column, that does not count, after the
+            other player's. In bursts the first window of one call is such.
+        quiet: is held while the baseline's windows are timed.
+        slowed: tells after each block whether the device was slowed down.
     """
 
     def __init__(
@@ -84,15 +99,24 @@ class Duel:
         fixed_spread: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
+        settle: Callable[[int], None] = lambda player: None,
+        quiet: Callable[[], AbstractContextManager[None]] = nullcontext,
+        slowed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._players = (baseline, candidate)
         self._rng, self._prepare, self._check = rng, prepare, check
+        self._settle, self._quiet, self._slowed = settle, quiet, slowed
+        self._last = -1
         self._spent_s = 0.0
         self.weight = weight
         self.samples = Samples(calls, fixed_spread)
 
-    def block(self) -> None:
-        """One ABBA block in random order: every player's short and long burst, twice."""
+    def block(self, *, late: bool = False) -> None:
+        """One ABBA block in random order: every player's short and long burst, twice.
+
+        Args:
+            late: keeps the block even of a device that was slowed down.
+        """
         begin = time.monotonic()
         first = self._rng.randrange(2)
         short: tuple[list[float], list[float]] = ([], [])
@@ -100,16 +124,29 @@ class Duel:
         for pair in ((first, 1 - first), (1 - first, first)):
             self._prepare()
             for player in pair:
-                if self.samples.calls > 1:
-                    # The first window after the other player's is slow, whatever runs in it: it is not counted.
-                    self._players[player](1)
-                    short[player].append(self._players[player](1))
-                long[player].append(self._players[player](self.samples.calls))
+                with self._quiet() if player == 0 else nullcontext():
+                    self._slot(player, short[player], long[player])
             self._check()
+        slowed = self._slowed()
+        if slowed and not late:
+            self.samples.discarded += 1
+            return
+        self.samples.slowed += slowed
         self.samples.long.append((_mean(long[0]), _mean(long[1])))
         if self.samples.calls > 1:
             self.samples.short.append((_mean(short[0]), _mean(short[1])))
         self._spent_s += time.monotonic() - begin
+
+    def _slot(self, player: int, short: list[float], long: list[float]) -> None:
+        """One player's windows. The first after the other player's is slow, whatever runs in it: it is not counted."""
+        run = self._players[player]
+        if self.samples.calls > 1:
+            run(1)
+            short.append(run(1))
+        elif player != self._last:
+            self._settle(player)
+        self._last = player
+        long.append(run(self.samples.calls))
 
     @property
     def variance(self) -> float:
@@ -154,7 +191,7 @@ def measure(duels: Sequence[Duel], seconds: float, half_width: float) -> list[Ca
         late = time.monotonic() > deadline
         fewest = min(duels, key=lambda duel: duel.samples.blocks)
         if fewest.samples.blocks < (_LATE_BLOCKS if late else _MIN_BLOCKS):
-            fewest.block()
+            fewest.block(late=late)
             continue
         if late or _rough_half_width(duels) <= half_width:
             times = [call_time(duel.samples) for duel in duels]
@@ -182,7 +219,7 @@ def call_time(samples: Samples) -> CallTime:
     long = np.log(np.asarray(samples.long))
     direct = np.exp(_paired(long, picks))
     if samples.calls == 1:
-        return CallTime(direct)
+        return CallTime(direct, blocks, 0.0, samples.discarded, samples.slowed)
     short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
     slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
     saving = slope[:, 0] - slope[:, 1]
@@ -196,7 +233,9 @@ def call_time(samples: Samples) -> CallTime:
         for saved, calls in ((whole, samples.calls), (single, 1))
     ]
     paid = np.minimum(saving, np.maximum(0.0, np.minimum(*bounds)))
-    return CallTime(np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1))
+    times = np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1)
+    resolution = float(granted) / samples.calls
+    return CallTime(times, blocks, resolution, samples.discarded, samples.slowed)
 
 
 def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:

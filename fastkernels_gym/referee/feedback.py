@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastkernels_gym.results import EndToEnd, Rung, Verdict
+from fastkernels_gym.referee.timings import Timings
+from fastkernels_gym.results import Verdict
 
 _LONGEST_DETAIL = 5000
 _ADVICE = {
@@ -22,8 +23,8 @@ _ADVICE = {
     Verdict.MUTATED_INPUT: "An argument was changed that the operator does not own.",
     Verdict.NONDETERMINISTIC: "The same input gave a right result once and a wrong one once: look for a race.",
     Verdict.PROTOCOL_TAMPER: "The process interfered with the evaluator.",
-    Verdict.TIMING_INCONSISTENT: "The timings contradict each other; nothing is paid.",
-    Verdict.BEYOND_ROOFLINE: "Faster than the device can move the bytes; nothing is paid.",
+    Verdict.TIMING_INCONSISTENT: "The timings contradict each other; nothing above the baseline is paid.",
+    Verdict.BEYOND_ROOFLINE: "Faster than the device can be; nothing above the baseline is paid.",
     Verdict.INFRA_ERROR: "The evaluator failed, not the candidate; nothing was learnt about it.",
 }
 
@@ -40,9 +41,10 @@ def _plain(detail: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
-def timing_feedback(ladder: tuple[Rung, ...], e2e: EndToEnd | None, *, stable: bool) -> str:
-    """The ladder, and the slowest cases against the baseline, in lines."""
+def timing_feedback(timings: Timings) -> str:
+    """The ladder, and the slowest cases against the baseline, in lines; first of all a doubt, where there is one."""
     lines = []
+    ladder, e2e, doubt = timings.ladder, timings.e2e, timings.doubt
     for rung in ladder:
         lines.append(f"{rung.operator}: {rung.speedup:.3f}x [{rung.ci95[0]:.3f}, {rung.ci95[1]:.3f}]")
     if ladder:
@@ -56,6 +58,9 @@ def timing_feedback(ladder: tuple[Rung, ...], e2e: EndToEnd | None, *, stable: b
             f"  {name} x{phase.n}: {phase.candidate_ms:.3f} ms against {phase.baseline_ms:.3f} ms"
             for name, phase in e2e.phases.items()
         ]
-    if not stable:
+    if timings.discarded:
+        lines.append(f"{timings.discarded} blocks were measured again: the device was slowed down.")
+    if not timings.stable:
         lines.append("The measurement stayed noisy: at most 1.0 is paid for it.")
-    return "\n".join(["ok: correct.", *lines])
+    head = "ok: correct." if doubt is None else fault_feedback(doubt.verdict, doubt.detail)
+    return "\n".join([head, *lines])

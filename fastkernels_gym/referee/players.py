@@ -77,8 +77,9 @@ class Zygote:
         try:
             self._control.receive(timeout=START_TIMEOUT_S)
         except (PeerClosed, TimeoutError) as error:
+            reason = self._last_words()
             self.close()
-            raise SandboxUnavailable(f"no player could be started: {self._last_words()}") from error
+            raise SandboxUnavailable(f"no player could be started: {reason}") from error
 
     def spawn(self, limits: Limits, *, threads: int, trusted: bool) -> Player:
         """A fresh player.
@@ -105,6 +106,7 @@ class Zygote:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._log.close()
         if hasattr(self, "_control"):
             self._control.close()
         if self._scratch:
@@ -278,9 +280,11 @@ def _tree(root: int, limit: int) -> list[int]:
     """The process and its descendants; orphans of a pid namespace are children of its first process."""
     pids, position = [root], 0
     while position < len(pids) < limit:
-        for task in Path(f"/proc/{pids[position]}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                pids.extend(map(int, task.read_text().split()))
+        tasks = f"/proc/{pids[position]}/task"
+        with contextlib.suppress(OSError):
+            for task in os.listdir(tasks):  # by hand: this is done between windows
+                with contextlib.suppress(OSError), open(f"{tasks}/{task}/children", "rb") as children:
+                    pids.extend(map(int, children.read().split()))
         position += 1
     return pids
 

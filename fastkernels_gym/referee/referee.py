@@ -14,6 +14,8 @@ from fastkernels_gym.catalog import Task, load_task
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.errors import CandidateFault, HarnessFault
 from fastkernels_gym.player import sandbox
+from fastkernels_gym.referee.calibration import Calibration
+from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote, warm_cache
 from fastkernels_gym.referee.session import Session, session_key
@@ -24,7 +26,7 @@ from fastkernels_gym.results import Evaluation, Seconds, Verdict
 from fastkernels_gym.reward import reward
 
 # Relative half-widths of the confidence interval: at which measuring stops, and up to which the result is stable.
-_TARGET = {"cpu": Precision(0.05, 0.05), "cuda": Precision(0.005, 0.02)}
+_TARGET = {"cpu": (0.045, 0.05), "cuda": (0.005, 0.02)}
 
 
 class Referee:
@@ -98,14 +100,17 @@ class Referee:
     def _judge(
         self, task: Task, request: EvalRequest, candidate: Candidate, replaces: Sequence[str], watch: Stopwatch
     ) -> Evaluation:
-        """Two tries: an infrastructure fault or an unstable measurement is repeated once with fresh players."""
+        """Two tries: what failed by infrastructure, was unstable or is in doubt is repeated once with fresh players."""
         evaluation = None
         for _ in range(2):
             trial = None
             try:
-                trial = Trial(self._session_of(task), task, candidate, watch)
+                session = self._session_of(task)
+                if request.calibrating:
+                    session.renew_baseline()
+                trial = Trial(session, task, candidate, watch)
                 classes = [find_operator(name).class_name for name in replaces]
-                timings = trial.run(classes, request.measure, request.budget_s, _TARGET[self._device.type])
+                timings = trial.run(classes, request.measure, request.budget_s, self._precision(request))
             except CandidateFault as fault:
                 return self._fault(task, request, fault.verdict, fault.detail, replaces, candidate.warnings)
             except (HarnessFault, torch.OutOfMemoryError, torch.AcceleratorError) as error:
@@ -114,10 +119,14 @@ class Referee:
                 evaluation = self._fault(task, request, Verdict.INFRA_ERROR, str(error), replaces)
                 continue
             evaluation = self._success(task, request, trial, timings, replaces, candidate.warnings)
-            if timings.stable:
+            if (timings.stable and timings.doubt is None) or request.calibrating:
                 break
         assert evaluation is not None
         return evaluation
+
+    def _precision(self, request: EvalRequest) -> Precision:
+        found = Calibration.stored(self._device.type, identity(self._device))
+        return Precision(*_TARGET[self._device.type], found.without_spread if request.calibrating else found)
 
     def _session_of(self, task: Task) -> Session:
         if self._zygote is None:
@@ -139,15 +148,16 @@ class Referee:
     ) -> Evaluation:
         evaluation = Evaluation(
             task=task.id,
-            verdict=Verdict.OK,
+            verdict=timings.doubt.verdict if timings.doubt else Verdict.OK,
             replaces=tuple(replaces),
             stable=timings.stable,
             reward_kind=request.reward_kind,
+            dead_band=timings.dead_band(request.reward_kind),
             e2e=timings.e2e,
             ladder=timings.ladder,
             correctness=trial.correctness,
             warnings=tuple(warnings),
-            feedback=timing_feedback(timings.ladder, timings.e2e, stable=timings.stable),
+            feedback=timing_feedback(timings),
         )
         return evaluation.replace(reward=reward(evaluation, request.reward_kind))
 

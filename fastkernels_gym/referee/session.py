@@ -11,10 +11,11 @@ from fastkernels_gym.catalog import Model, Task, Workload
 from fastkernels_gym.engine.batch import kv_cache_shape
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
+from fastkernels_gym.referee.ceilings import Ceilings
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.pages import BLOCK_SIZE
 from fastkernels_gym.referee.players import Zygote
-from fastkernels_gym.referee.roofline import Ceilings
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
@@ -41,6 +42,8 @@ class Session:
         self._zygote, self._threads, self._deadlines = zygote, threads, deadlines
         # Seeds come from the operating system and never leave this process.
         self.rng = random.Random(os.urandom(32))
+        # Before anything else takes memory: where they are not known yet, it is needed to find them out.
+        self.ceilings = Ceilings.of(device, task.model.dtype, identity(device))
         self.num_layers = affordable_layers(task.model, task.workload, device)
         generator = torch.Generator(device).manual_seed(self.rng.getrandbits(63))
         self.subject = Subject(task.model, device, self.num_layers, generator)
@@ -51,7 +54,6 @@ class Session:
             for phase in task.workload.phases
         }
         self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
-        self.ceilings = Ceilings.measure(device, task.model.dtype)
         self.weights: Slab = self.subject.weights.new_slab(read_only=True)
         self.baseline = self._contender(trusted=True)
         try:
@@ -62,6 +64,13 @@ class Session:
 
     def new_candidate(self) -> Contender:
         return self._contender(trusted=False)
+
+    def renew_baseline(self) -> None:
+        """Puts a fresh player in the baseline's place."""
+        fresh = self._contender(trusted=True)
+        self.baseline.close()
+        self.baseline = fresh
+        fresh.load(None, None, ())
 
     def close(self) -> None:
         self.baseline.close()

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from fastkernels_gym.candidate import Candidate
-from fastkernels_gym.catalog import Case, OperatorInfo, Task
+from fastkernels_gym.catalog import OperatorInfo, Task
+from fastkernels_gym.catalog.operators import siblings
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.device_state import gpu
 from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.judging import Expected, compare, judge, noise_floor
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Program, expect
-from fastkernels_gym.referee.roofline import least_seconds, own_bytes
+from fastkernels_gym.referee.recording import burst_length, record
+from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.timings import Measured, Precision, Timings, end_to_end, rung
-from fastkernels_gym.results import Correctness, Estimate, Verdict
+from fastkernels_gym.referee.settling import settle
+from fastkernels_gym.referee.timings import (
+    Measured,
+    Precision,
+    Timed,
+    Timings,
+    end_to_end,
+    rung,
+    tolerance_of,
+    too_fast,
+)
+from fastkernels_gym.results import Correctness, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged
 _UNSEEN_CALLS = 2  # at lengths that are not in the observation
-_BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
-_LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
-_FEWEST_CALLS = 4  # of a program
-_MOST_CALLS = {"cpu": 16, "cuda": 512}
-_MOST_PASSES = 128  # of the model, to record them
 # By how much two honest players' fixed costs differ, as a share of a window of one call: 15 to 196 us of 0.6 to 2 ms
 # on an H200 (docs/decisions.md).
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
-_POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
+# Whether the candidate's processes are stopped while the baseline is timed. Kernels that it launched run on.
+_FREEZES = {"cpu": True, "cuda": True}
 _SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
 
 
@@ -112,6 +121,11 @@ class Trial:
                     assert isinstance(one.program, Pass)
                     one.program.judge_sample(f"a timed pass, {one.phase}")
             self._check_arena()
+            with self.watch.on("timing"):
+                replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
+                aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
+                timings.doubt = too_fast(timings.rungs) or aftermath.doubt(timings.operator, timings.whole)
+            timings.forget_programs()
             return timings
         finally:
             self._close()
@@ -132,19 +146,21 @@ class Trial:
         measured = []
         for case in self.task.cases_of(operator.id):
             scene, hidden = self.session.scenes[case.phase], self.session.hidden[case.phase]
-            (first,) = self._record(case, scene, 1)
-            least_s = least_seconds(scene, first, self.session.ceilings)
-            calls = self._record(case, scene, _burst_length(scene, first, least_s))
+            (first,) = record(self.session, case, scene, 1)
+            work, ceilings = work_of(scene, first), self.session.ceilings
+            least_s = ceilings.least_seconds(work)
+            calls = record(self.session, case, scene, burst_length(scene, first, least_s))
             program = self._new_program(scene, calls, needs_context=operator.level >= 2)
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                calls = self._record(case, hidden, _UNSEEN_CALLS)
+                calls = record(self.session, case, hidden, _UNSEEN_CALLS)
                 unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
             shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
-            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, least_s))
+            bounds = least_s, ceilings.impossible_below(work)
+            measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, *bounds))
         return measured
 
     def _examine_model(self) -> list[Measured]:
@@ -160,23 +176,6 @@ class Trial:
                 self.contender.drop(unseen)
             measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
         return measured
-
-    def _record(self, case: Case, scene: Scene, most: int) -> list[Call]:
-        """Calls of a case in a scene: as many as asked, but no KV page is written by two of them."""
-        hidden = scene is not self.session.scenes[case.phase]
-        paths = [path for path in case.paths if _depth(path) < self.session.num_layers]
-        each = max(1, case.count // len(case.paths))  # a shared module is called by every layer
-        wanted = dict.fromkeys(self.session.rng.sample(paths, min(len(paths), most)), each)
-        most = min(most, _MOST_PASSES * each * len(wanted))
-        shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
-
-        def record() -> list[Call]:
-            return [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
-
-        calls = record()
-        while calls and len(calls) < most and not scene.subject.writes_kv(case.paths[0]):
-            calls += record()
-        return calls[:most]
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
         self._serial += 1
@@ -265,35 +264,39 @@ class Trial:
         budget_s: float,
         precision: Precision,
     ) -> Timings:
-        groups = [("op" if index == 0 else "ladder", measured) for index, (_, measured) in enumerate(ladder)]
-        groups += [("e2e", whole)] if whole else []
-        share = {kind: _SHARES[kind] / sum(k == kind for k, _ in groups) for kind, _ in groups}
-        left, deadline = sum(share[kind] for kind, _ in groups), time.monotonic() + budget_s
-        timings, times = Timings(), []
-        for kind, measured in groups:
+        groups = [("op" if index == 0 else "ladder", operator, one) for index, (operator, one) in enumerate(ladder)]
+        share = {kind: _SHARES[kind] / sum(k == kind for k, *_ in groups) for kind, *_ in groups}
+        share |= {"e2e": _SHARES["e2e"]} if whole else {}
+        left = sum(share[kind] for kind, *_ in groups) + share.get("e2e", 0.0)
+        deadline = time.monotonic() + budget_s
+        timings = Timings(precision)
+        for kind, operator, measured in groups:
             seconds = max(0.0, deadline - time.monotonic()) * share[kind] / left
-            times.append(self._measure(measured, seconds, precision.stop))
+            found = self._measure(measured, seconds, precision.stop)
+            tolerance = tolerance_of(measured, found, precision.calibration)
+            timed = Timed(measured, found, tolerance, rung(operator, measured, found, tolerance.spread))
+            self._drop(measured, [one for one, _ in timed.kept] if kind == "op" and timed.proven else [])
+            timings.rungs.append(timed)
             left -= share[kind]
-        rungs = []
-        for (operator, measured), found in zip(ladder, times, strict=False):
-            rungs.append(rung(operator, measured, found))
-        timings.ladder = tuple(rungs)
         if whole:
+            found = self._measure(whole, max(0.0, deadline - time.monotonic()), precision.stop)
             depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
-            timings.e2e = end_to_end(whole, times[-1], depth)
-        estimates: list[Estimate] = [*rungs[:1], *([timings.e2e] if timings.e2e else [])]
-        timings.stable = all(e.half_width <= precision.stable for e in estimates)
+            tolerance = precision.calibration.e2e
+            timings.whole = Timed(whole, found, tolerance, end_to_end(whole, found, depth, tolerance.spread))
         return timings
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""
         with undisturbed():
-            times = measure([self._duel(one) for one in measured], seconds, half_width)
+            return measure([self._duel(one) for one in measured], seconds, half_width)
+
+    def _drop(self, measured: Sequence[Measured], kept: Sequence[Measured]) -> None:
+        """Gives the memory of what was timed back; the baseline keeps what the aftermath asks about."""
         for one in measured:
-            self._programs.remove(one.program)
-            for player in (self.session.baseline, self.contender):
-                player.drop(one.program)
-        return times
+            self.contender.drop(one.program)
+            if one not in kept:
+                self._programs.remove(one.program)
+                self.session.baseline.drop(one.program)
 
     def _duel(self, one: Measured) -> Duel:
         """Makes a program ready to be timed; every long burst's outputs are judged as well."""
@@ -308,24 +311,22 @@ class Trial:
             index = self.session.rng.choice(list(one.expected))
             judge("a timed call", self.contender.outputs(program, index), one.expected[index])
 
-        renewable = program.renewable
+        device = program.region.device
+        state, renewable = gpu(device), program.renewable
+        players = [partial(one.run, program) for one in (baseline, self.contender)]
         return Duel(
-            lambda n: self._run_baseline(program, n),
-            lambda n: self.contender.run(program, n),
+            players[0],
+            players[1],
             len(program.calls),
             self.session.rng,
             weight=one.calls,
-            fixed_spread=_FIXED_SPREAD[program.region.device.type],
+            fixed_spread=_FIXED_SPREAD[device.type],
             prepare=(lambda: self._renew(program)) if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
+            settle=lambda player: settle(program, players[player]),
+            quiet=self.contender.player.frozen if _FREEZES[device.type] else nullcontext,
+            slowed=lambda: state is not None and bool(state.slowed()),
         )
-
-    def _run_baseline(self, program: Program, n: int) -> float:
-        """A window of the baseline's player; on a CPU nothing of the candidate's runs beside it."""
-        if program.region.device.type != "cpu":  # kernels that are launched run on
-            return self.session.baseline.run(program, n)
-        with self.contender.player.frozen():
-            return self.session.baseline.run(program, n)
 
     def _renew(self, program: Program) -> None:
         """What a pair's windows find: other inputs, and in the full model's passes other pages."""
@@ -349,21 +350,3 @@ def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:
     return (
         base is not None and oracle is not None and base.is_floating_point() and numerics.baseline_is_off(base, oracle)
     )
-
-
-def _depth(path: str) -> int:
-    """The layer that a path lies in; 0 for what lies in none."""
-    parts = path.split(".")
-    return int(parts[parts.index("layers") + 1]) if "layers" in parts else 0
-
-
-def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
-    return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))
-
-
-def _burst_length(scene: Scene, call: Call, least_s: float) -> int:
-    """Calls enough for a burst of some length, but no more than memory holds."""
-    device = scene.subject.device.type
-    enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
-    room = max(_FEWEST_CALLS, _POOL_BYTES[device] // max(1, own_bytes(scene, call)))
-    return min(enough, room, _MOST_CALLS[device])

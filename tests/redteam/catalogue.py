@@ -33,8 +33,6 @@ from fastkernels_gym.tasks.baseline.L1 import silu_and_mul
 
 MODELS = {"cpu": "tiny-llama", "cuda": "llama-3.1-8b"}
 _OPERATOR = "L1/silu_and_mul"
-# Above the baseline by less than this, nobody is paid for being faster: what two equal kernels may differ by.
-DEAD_BAND = {"cpu": 0.05, "cuda": 0.01}
 NO_CANDIDATE = "none"
 MARK = "fastkernels-redteam"
 LOOT = "LOOT"
@@ -124,15 +122,9 @@ _BYTES = [
 ]
 
 
-def is_paid(attack: Submission, evaluation: Evaluation) -> bool:
-    """Whether the speedup is beyond doubt: its confidence interval lies above 1 and the dead band."""
-    estimate = evaluation.op if evaluation.reward_kind == "op" else evaluation.e2e
-    return evaluation.reward > 0 and estimate is not None and estimate.ci95[0] > 1 + DEAD_BAND[attack.device]
-
-
 def complaints(attack: Submission, evaluation: Evaluation) -> Iterator[str]:
     """What is wrong with how an attack ended."""
-    if is_paid(attack, evaluation):
+    if evaluation.paid:
         yield f"paid {evaluation.reward:.3g}"
     if evaluation.verdict not in attack.expect:
         yield f"{evaluation.verdict}, expected {', '.join(sorted(attack.expect))}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import pytest
+
+from fastkernels_gym.referee import clock
 from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
 
 FIXED = 400e-6
@@ -76,3 +80,76 @@ def test_cases_are_weighted_by_their_calls() -> None:
     fast = measure(player(rng, 100e-6, noise=0.001), player(rng, 50e-6, noise=0.001))
     assert abs(speedup([slow, fast], [1.0, 1.0]).speedup - 200 / 150) < 0.03
     assert abs(speedup([slow, fast], [9.0, 1.0]).speedup - 1000 / 950) < 0.03
+
+
+@pytest.mark.parametrize("slower", [0.01, 0.02, 0.05, 0.1])
+def test_a_known_slow_down_is_measured_within_its_interval(slower: float) -> None:
+    """Of operators of 3 and of 60 us, and of a whole pass."""
+    for calls, call_s in ((512, 3e-6), (32, 60e-6), (1, 6e-3)):
+        covered = 0
+        for seed in range(20):
+            rng = random.Random(seed)
+            time = measure(
+                player(rng, call_s, noise=0.003), player(rng, call_s * (1 + slower), noise=0.003), calls, 20, 0.1
+            )
+            found = speedup([time], [1.0])
+            true = (1 + slower) if calls > 1 else (FIXED + call_s * (1 + slower)) / (FIXED + call_s)
+            covered += found.ci95[0] <= 1 / true <= found.ci95[1]
+        assert covered >= 15
+
+
+def test_blocks_of_a_slowed_device_are_measured_again() -> None:
+    rng = random.Random(7)
+    # Of the first ten blocks the candidate's windows take half the time: the device was slowed for the baseline.
+    made = 0
+
+    def slowed() -> bool:
+        nonlocal made
+        made += 1
+        return made <= 10
+
+    def baseline(n: int) -> float:
+        return player(rng, 10e-3)(n) * (2 if made < 10 else 1)
+
+    duel = Duel(baseline, player(rng, 10e-3), 1, rng, slowed=slowed)
+    (found,) = clock.measure([duel], seconds=5.0, half_width=0.01)
+    assert found.discarded == 10 and found.slowed == 0
+    assert abs(speedup([found], [1.0]).speedup - 1) < 0.02
+
+    # One that is never well gives what it can, and says so.
+    duel = Duel(player(rng, 10e-3), player(rng, 10e-3), 1, rng, slowed=lambda: True)
+    (found,) = clock.measure([duel], seconds=0.01, half_width=0.0)
+    assert found.blocks == found.slowed == 3
+
+
+def test_a_switch_of_players_settles_first_and_the_baseline_is_left_in_quiet() -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        seen.append("quiet")
+        yield
+        seen.append("end")
+
+    def window(name: str):
+        def run(n: int) -> float:
+            seen.append(name)
+            return 1.0
+
+        return run
+
+    duel = Duel(
+        window("baseline"), window("candidate"), 1, random.Random(0), settle=lambda p: seen.append(f"settle{p}"),
+        quiet=quiet,
+    )  # fmt: skip
+    for _ in range(4):
+        duel.block()
+    windows = [name for name in seen if name in ("baseline", "candidate")]
+    switches = 1 + sum(a != b for a, b in zip(windows, windows[1:], strict=False))
+    assert len(windows) == 16 and sum(name.startswith("settle") for name in seen) == switches
+    for index, name in enumerate(seen):
+        inside = seen[:index].count("quiet") > seen[:index].count("end")
+        if name in ("baseline", "settle0", "candidate", "settle1"):
+            assert inside == (name in ("baseline", "settle0"))
+        if name == "settle0":
+            assert seen[index + 1] == "baseline"

@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from ..operator import Operator
 
-
 _MOST_LANES = 2048
 
 

@@ -1,0 +1,137 @@
+"""When the candidate is dead: whether what it seemed to save can be true. The baseline's player is alone by then.
+
+Asked only of a speedup that would count as proven, so an honest kernel that is no faster waits for none of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fastkernels_gym.catalog import Case, OperatorInfo, Task
+from fastkernels_gym.referee.calibration import Tolerance
+from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time, undisturbed
+from fastkernels_gym.referee.consistency import DRIFT, Doubt, saves_more, slower_in_company, upper_seconds
+from fastkernels_gym.referee.program import Program, run_baseline
+from fastkernels_gym.referee.recording import calls_a_pass, record
+from fastkernels_gym.referee.session import Session
+from fastkernels_gym.referee.settling import settle
+from fastkernels_gym.referee.timings import Measured, Timed
+from fastkernels_gym.results import Verdict
+
+_FEWEST_BLOCKS, _MOST_BLOCKS = 3, 5  # two windows of the baseline in each
+_SECONDS = 0.25  # for the blocks beyond the fewest
+_SIBLING_CALLS = 8  # of a case whose time is only a bound
+
+
+class Aftermath:
+    """The questions about one candidate's timing.
+
+    Args:
+        session: the model's; its baseline has the programs that are asked about.
+        task: what the candidate replaced.
+        replaced: the operators that it defines.
+    """
+
+    def __init__(self, session: Session, task: Task, replaced: Sequence[OperatorInfo]) -> None:
+        self._session, self._task, self._replaced = session, task, replaced
+        self._drift = DRIFT[session.subject.device.type]
+        self._serial = 0
+
+    def doubt(self, operator: Timed | None, whole: Timed | None) -> Doubt | None:
+        """Why the timing is not believed; None where nothing speaks against it.
+
+        Args:
+            operator: the replaced one, where it was timed by itself.
+            whole: the full model, where it was.
+        """
+        with undisturbed():
+            if whole is not None and operator is not None and whole.proven:
+                for phase, found in zip(whole.measured, whole.times, strict=True):
+                    if self._saves_more(operator, phase, found, whole.tolerance):
+                        detail = f"a {phase.phase} pass saves more than the baseline spends in what was replaced"
+                        return Doubt(Verdict.TIMING_INCONSISTENT, detail)
+            for timed in (operator, whole):
+                if timed is None or not timed.proven:
+                    continue
+                for one, found in timed.kept:
+                    if slower_in_company(found, self._alone(one.program), timed.tolerance, self._drift):
+                        detail = f"the baseline's {one.phase} is faster without the candidate's process beside it"
+                        return Doubt(Verdict.TIMING_INCONSISTENT, detail)
+        return None
+
+    def _saves_more(self, operator: Timed, phase: Measured, found: CallTime, tolerance: Tolerance) -> bool:
+        """First by what was measured of the operator, then by what else may be counted in the candidate's favour."""
+        cases = self._task.cases_of(self._task.operator.id)
+        known = sum(
+            calls_a_pass(self._session, case) * upper_seconds(taken)
+            for case, taken in zip(cases, operator.times, strict=True)
+            if case.phase == phase.phase
+        )
+        if not saves_more(found, known, tolerance):
+            return False
+        return saves_more(found, max(known, self._replaced_seconds(phase)), tolerance)
+
+    def _replaced_seconds(self, phase: Measured) -> float:
+        """Seconds of a pass that the baseline spends in all operators that were replaced, launched as the pass does."""
+        total = 0.0
+        for operator in self._replaced:
+            for case in self._task.cases_of(operator.id):
+                if case.phase == phase.phase:
+                    total += calls_a_pass(self._session, case) * self._call_seconds(operator, case)
+        return total
+
+    def _call_seconds(self, operator: OperatorInfo, case: Case) -> float:
+        scene = self._session.scenes[case.phase]
+        calls = record(self._session, case, scene, _SIBLING_CALLS)
+        self._serial += 1
+        kind = Program if scene.graph else _Launched
+        program = kind(f"aftermath-{self._serial}", scene, calls, needs_context=operator.level >= 2)
+        self._session.baseline.prepare(program)
+        try:
+            return upper_seconds(self._alone(program))
+        finally:
+            self._session.baseline.drop(program)
+
+    def _alone(self, program: Program) -> CallTime:
+        """The baseline's windows, in the order and after the load that they have in a pair."""
+        baseline = self._session.baseline
+
+        def window(n: int) -> float:
+            return baseline.run(program, n)
+
+        # A burst's first window after another player's is not counted: the baseline's own can stand in for those. A
+        # window of the whole model follows the referee's own pass, as it followed the candidate's.
+        other: Burst = window if len(program.calls) > 1 else lambda _: self._own_pass(program)
+        renew = program.refresh if program.renewable else lambda: None
+        duel = Duel(
+            window,
+            other,
+            len(program.calls),
+            self._session.rng,
+            prepare=renew,
+            settle=lambda player: settle(program, window) if player == 0 else None,
+        )
+        deadline = time.monotonic() + _SECONDS
+        while duel.samples.blocks < _FEWEST_BLOCKS or (
+            duel.samples.blocks < _MOST_BLOCKS and time.monotonic() < deadline
+        ):
+            duel.block()
+        return call_time(duel.samples)
+
+    def _own_pass(self, program: Program) -> float:
+        begin = time.perf_counter()
+        run_baseline(program.scene, program.calls[0])
+        if self._session.subject.device.type == "cuda":
+            torch.cuda.synchronize(self._session.subject.device)
+        return time.perf_counter() - begin
+
+
+class _Launched(Program):
+    """Calls that are launched one by one, as a phase without a graph does it: what launching costs is theirs too."""
+
+    def message(self) -> dict[str, Any]:
+        return {**super().message(), "graph": False}

@@ -1,0 +1,71 @@
+"""What timings that are true cannot be: a saving of more than there was, a baseline that is slow only in company."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastkernels_gym.referee.calibration import Tolerance
+from fastkernels_gym.referee.clock import CallTime
+from fastkernels_gym.results import Verdict
+
+_Z95 = 1.96
+# By how much a device's own speed may move between the pair and the moments after it: clocks and power on a GPU, on a
+# CPU its other users as well.
+DRIFT = {"cpu": 0.15, "cuda": 0.03}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a correct candidate's timing is not believed."""
+
+    verdict: Verdict
+    detail: str
+
+
+def saves_more(whole: CallTime, possible_s: float, tolerance: Tolerance) -> bool:
+    """Whether a phase's saving is certainly more than its replaced operators took.
+
+    Args:
+        whole: a pass of the phase.
+        possible_s: seconds of a pass that the baseline spends in what was replaced.
+        tolerance: of the full model.
+    """
+    saved = whole.replicates[:, 0] - whole.replicates[:, 1]
+    error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
+    return float(saved[0]) - _Z95 * error > possible_s + tolerance.dead_band * whole.baseline
+
+
+def slower_in_company(pair: CallTime, alone: CallTime, tolerance: Tolerance, drift: float) -> bool:
+    """Whether the baseline was certainly slower while the candidate lived.
+
+    Args:
+        pair: as measured against the candidate; enough blocks for their scatter to be known.
+        alone: by the same player without one.
+        tolerance: of what was timed.
+        drift: relative, of the device.
+    """
+    log_ratio = math.log(pair.baseline / alone.baseline)
+    error = float(np.std(np.log(pair.replicates[1:, 0]))) * math.sqrt(1 + pair.blocks / alone.blocks)
+    return log_ratio - _Z95 * error > math.log1p(tolerance.dead_band) + drift
+
+
+def beyond_roofline(found: CallTime, impossible_s: float, tolerance: Tolerance) -> bool:
+    """Whether a call certainly took less than any can.
+
+    Never where the baseline seems to do so too: then it is the bound that is wrong.
+
+    Args:
+        found: of one case.
+        impossible_s: below which nothing can be.
+        tolerance: of the operator.
+    """
+    slowest = float(np.quantile(found.replicates[1:, 1], 0.975)) * (1 + _Z95 * tolerance.spread) + found.resolution
+    return slowest < impossible_s <= found.baseline
+
+
+def upper_seconds(time: CallTime) -> float:
+    """The upper end of the 95 % interval of a baseline's call."""
+    return max(time.baseline, float(np.quantile(time.replicates[1:, 0], 0.975)))

@@ -1,0 +1,67 @@
+"""What is recorded of a model's pass to make a program: the calls of one case, as many as a burst needs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from fastkernels_gym.catalog import Case
+from fastkernels_gym.referee.roofline import own_bytes
+from fastkernels_gym.referee.scene import Call, Given, Scene
+from fastkernels_gym.referee.session import Session
+
+_BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
+_LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
+_FEWEST_CALLS = 4  # of a program
+_MOST_CALLS = {"cpu": 16, "cuda": 512}
+_MOST_PASSES = 128  # of the model, to record them
+_POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
+
+
+def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
+    """Calls of a case in a scene: as many as asked, but no KV page is written by two of them."""
+    hidden = scene is not session.scenes[case.phase]
+    paths = _paths(session, case)
+    each = _calls_of_a_path(case)
+    wanted = dict.fromkeys(session.rng.sample(paths, min(len(paths), most)), each)
+    most = min(most, _MOST_PASSES * each * len(wanted))
+    shapes = Counter(arg.shape for arg in case.args if arg.is_tensor)
+
+    def a_pass() -> list[Call]:
+        return [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
+
+    calls = a_pass()
+    while calls and len(calls) < most and not scene.subject.writes_kv(case.paths[0]):
+        calls += a_pass()
+    return calls[:most]
+
+
+def calls_a_pass(session: Session, case: Case) -> int:
+    """How often one pass at the session's depth makes a case's call."""
+    return _calls_of_a_path(case) * len(_paths(session, case))
+
+
+def burst_length(scene: Scene, call: Call, least_s: float) -> int:
+    """Calls enough for a burst of some length, but no more than memory holds."""
+    device = scene.subject.device.type
+    enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
+    room = max(_FEWEST_CALLS, _POOL_BYTES[device] // max(1, own_bytes(scene, call)))
+    return min(enough, room, _MOST_CALLS[device])
+
+
+def _paths(session: Session, case: Case) -> list[str]:
+    return [path for path in case.paths if _depth(path) < session.num_layers]
+
+
+def _calls_of_a_path(case: Case) -> int:
+    return max(1, case.count // len(case.paths))  # a shared module is called by every layer
+
+
+def _depth(path: str) -> int:
+    """The layer that a path lies in; 0 for what lies in none."""
+    parts = path.split(".")
+    return int(parts[parts.index("layers") + 1]) if "layers" in parts else 0
+
+
+def _shapes(call: Call) -> Counter[tuple[int, ...] | None]:
+    return Counter(tuple(a.tensor.shape) for a in call.arguments if isinstance(a, Given))

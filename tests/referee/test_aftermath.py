@@ -1,0 +1,79 @@
+"""After a candidate's death: a real baseline, alone, against timings that are and are not true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fastkernels_gym.catalog import load_task
+from fastkernels_gym.referee.aftermath import Aftermath
+from fastkernels_gym.referee.calibration import Tolerance
+from fastkernels_gym.referee.clock import CallTime
+from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.program import Program
+from fastkernels_gym.referee.recording import calls_a_pass, record
+from fastkernels_gym.referee.session import Session
+from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, rung, too_fast
+from fastkernels_gym.request import Deadlines
+from fastkernels_gym.results import Verdict
+
+TASK = load_task("L1/silu_and_mul@tiny-llama:tiny/decode")
+TOLERANCE = Tolerance(0.01, 0.05)
+LONG_S = 10.0  # far more than any machine takes for what is asked here
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    torch.set_grad_enabled(False)
+    zygote = Zygote("cpu")
+    found = Session(TASK, torch.device("cpu"), zygote, 1, Deadlines())
+    yield found
+    found.close()
+    zygote.close()
+    torch.set_grad_enabled(True)
+
+
+def measured(session: Session, name: str, *, whole: bool) -> Measured:
+    (case,) = TASK.cases
+    scene = session.scenes["decode"]
+    calls = [scene.whole_model()] if whole else record(session, case, scene, 4)
+    program = Program(name, scene, calls, needs_context=whole)
+    session.baseline.prepare(program)
+    return Measured(program, {}, "decode", "", case.n * (1 if whole else case.count))
+
+
+def timed(one: Measured, baseline_s: float, candidate_s: float) -> Timed:
+    times = [CallTime(np.tile([baseline_s, candidate_s], (401, 1)), blocks=10)]
+    if one.program.calls[0].path:
+        return Timed([one], times, TOLERANCE, rung(TASK.operator, [one], times, TOLERANCE.spread))
+    return Timed([one], times, TOLERANCE, end_to_end([one], times, (4, 4), TOLERANCE.spread))
+
+
+def test_what_was_won_is_held_against_what_there_was(session: Session) -> None:
+    (case,) = TASK.cases
+    assert calls_a_pass(session, case) == case.count == 4
+    operator, model = measured(session, "operator", whole=False), measured(session, "model", whole=True)
+    aftermath = Aftermath(session, TASK, [TASK.operator])
+
+    # The model saves half of a pass, its one faster operator a thousandth: what that operator takes is measured again.
+    doubt = aftermath.doubt(timed(operator, LONG_S / 1e6, LONG_S / 2e6), timed(model, LONG_S, LONG_S / 2))
+    assert doubt is not None and doubt.verdict is Verdict.TIMING_INCONSISTENT and "saves more" in doubt.detail
+    # The same saving where the operator is most of the pass, but no baseline of this machine was ever that slow.
+    doubt = aftermath.doubt(timed(operator, LONG_S / 5, LONG_S / 10), timed(model, LONG_S, LONG_S / 2))
+    assert doubt is not None and "without the candidate's process" in doubt.detail
+    # Baselines as fast as can be were not slowed down; and of what is no faster nothing is asked.
+    tiny = 1e-9
+    assert aftermath.doubt(timed(operator, tiny, tiny / 2), timed(model, tiny, tiny / 1.1)) is None
+    assert aftermath.doubt(timed(operator, LONG_S, LONG_S), timed(model, LONG_S, LONG_S)) is None
+    assert aftermath.doubt(None, None) is None
+
+
+def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:
+    one = replace(measured(session, "quick", whole=False), impossible_s=1e-5)
+    doubt = too_fast([timed(one, 1e-4, 1e-6)])
+    assert doubt is not None and doubt.verdict is Verdict.BEYOND_ROOFLINE and "L1/silu_and_mul, decode" in doubt.detail
+    assert too_fast([timed(one, 1e-4, 2e-5)]) is None

@@ -1,0 +1,76 @@
+"""Timings that contradict each other are found out, and those of honest kernels never are."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastkernels_gym.referee.calibration import Tolerance
+from fastkernels_gym.referee.clock import CallTime, Duel, call_time
+from fastkernels_gym.referee.consistency import DRIFT, saves_more, slower_in_company
+
+E2E = Tolerance(0.004, 0.01)
+PASS_S = 6e-3
+
+
+def windows(rng: random.Random, seconds: float, *, noise: float, offset: float = 0.0):
+    return lambda n: seconds * (1 + offset) * (1 + noise * rng.gauss(0, 1))
+
+
+def passes(rng: random.Random, baseline_s: float, candidate_s: float, noise: float, blocks: int = 20) -> CallTime:
+    offset = rng.gauss(0, E2E.spread)
+    duel = Duel(windows(rng, baseline_s, noise=noise), windows(rng, candidate_s, noise=noise, offset=offset), 1, rng)
+    for _ in range(blocks):
+        duel.block()
+    return call_time(duel.samples)
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 0.9), st.floats(0.0, 1.0), st.sampled_from([0.002, 0.01, 0.03]))
+@settings(max_examples=300)
+def test_an_honest_saving_is_never_doubted(seed: int, share: float, won: float, noise: float) -> None:
+    """Whatever share of the pass an operator has, and whatever part of it is won."""
+    rng = random.Random(seed)
+    found = passes(rng, PASS_S, PASS_S * (1 - share * won), noise)
+    assert not saves_more(found, share * PASS_S, E2E)
+
+
+@given(st.integers(0, 2**32), st.floats(0.001, 0.3), st.floats(0.05, 0.6))
+def test_a_saving_made_elsewhere_is_found_out(seed: int, share: float, elsewhere: float) -> None:
+    found = passes(random.Random(seed), PASS_S, PASS_S * (1 - elsewhere), 0.005)
+    assert saves_more(found, share * PASS_S, E2E) or elsewhere - share < 0.035
+
+
+@given(st.integers(0, 2**32), st.floats(-0.02, 0.02), st.sampled_from([0.002, 0.01, 0.03]))
+@settings(max_examples=300)
+def test_a_baseline_that_drifts_is_not_doubted(seed: int, drift: float, noise: float) -> None:
+    rng = random.Random(seed)
+    pair = passes(rng, PASS_S * (1 + drift), PASS_S / 1.3, noise)
+    alone = passes(rng, PASS_S, PASS_S, noise, blocks=3)
+    assert not slower_in_company(pair, alone, E2E, DRIFT["cuda"])
+
+
+@pytest.mark.parametrize("slowed", [1.1, 1.3, 3.0])
+def test_a_baseline_that_is_slow_only_in_company_is_found_out(slowed: float) -> None:
+    for seed in range(20):
+        rng = random.Random(seed)
+        pair = passes(rng, PASS_S * slowed, PASS_S, 0.01)
+        assert slower_in_company(pair, passes(rng, PASS_S, PASS_S, 0.01, blocks=3), E2E, DRIFT["cuda"])
+
+
+def test_a_burst_has_the_same_questions() -> None:
+    rng = random.Random(0)
+
+    def burst(call_s: float):
+        return lambda n: (400e-6 + n * call_s) * (1 + 0.003 * rng.gauss(0, 1))
+
+    def measured(baseline_s: float, blocks: int) -> CallTime:
+        duel = Duel(burst(baseline_s), burst(40e-6), 50, rng)
+        for _ in range(blocks):
+            duel.block()
+        return call_time(duel.samples)
+
+    assert slower_in_company(measured(60e-6, 20), measured(50e-6, 3), E2E, DRIFT["cuda"])
+    assert not slower_in_company(measured(50e-6, 20), measured(50e-6, 3), E2E, DRIFT["cuda"])
