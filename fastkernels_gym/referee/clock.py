@@ -27,10 +27,12 @@ _RESAMPLES = 400
 Burst = Callable[[int], float]
 """Runs the first n calls; seconds of the whole window."""
 
+Block = Sequence[tuple[float, float]]
+
 
 @dataclass(slots=True)
 class Samples:
-    """Blocks of paired windows, seconds: columns are baseline and candidate.
+    """Blocks of two pairs of windows, seconds: of each pair the baseline's, then the candidate's.
 
     `fixed_spread` is by how much the fixed costs of two honest players differ, as a share of a window of one call;
     `discarded` is how many blocks were left out because the device was slowed down, `slowed` how many were not.
@@ -38,8 +40,8 @@ class Samples:
 
     calls: int
     fixed_spread: float = 0.0
-    short: list[tuple[float, float]] = field(default_factory=list)
-    long: list[tuple[float, float]] = field(default_factory=list)
+    short: list[Block] = field(default_factory=list)
+    long: list[Block] = field(default_factory=list)
     discarded: int = 0
     slowed: int = 0
 
@@ -84,7 +86,7 @@ class Duel:
         check: called after each pair; judges what the long bursts gave.
         settle: of a program of one call: runs a window of a player, by its column, that does not count, after the
             other player's. In bursts the first window of one call is such.
-        quiet: is held while the baseline's windows are timed.
+        quiet: is held while the windows of a player, by its column, are timed.
         slowed: tells after each block whether the device was slowed down.
     """
 
@@ -100,7 +102,7 @@ class Duel:
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
         settle: Callable[[int], None] = lambda player: None,
-        quiet: Callable[[], AbstractContextManager[None]] = nullcontext,
+        quiet: Callable[[int], AbstractContextManager[None]] = lambda player: nullcontext(),
         slowed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._players = (baseline, candidate)
@@ -124,7 +126,7 @@ class Duel:
         for pair in ((first, 1 - first), (1 - first, first)):
             self._prepare()
             for player in pair:
-                with self._quiet() if player == 0 else nullcontext():
+                with self._quiet(player):
                     self._slot(player, short[player], long[player])
             self._check()
         slowed = self._slowed()
@@ -132,9 +134,9 @@ class Duel:
             self.samples.discarded += 1
             return
         self.samples.slowed += slowed
-        self.samples.long.append((_mean(long[0]), _mean(long[1])))
+        self.samples.long.append(tuple(zip(*long, strict=True)))
         if self.samples.calls > 1:
-            self.samples.short.append((_mean(short[0]), _mean(short[1])))
+            self.samples.short.append(tuple(zip(*short, strict=True)))
         self._spent_s += time.monotonic() - begin
 
     def _slot(self, player: int, short: list[float], long: list[float]) -> None:
@@ -162,10 +164,10 @@ class Duel:
     @property
     def _spread(self) -> float:
         """Standard deviation of one block's weighted saving, from its quartiles: outliers do not count."""
-        long = np.asarray(self.samples.long)
+        long = np.mean(self.samples.long, axis=1)
         saved = long[:, 0] - long[:, 1]
         if self.samples.calls > 1:
-            short = np.asarray(self.samples.short)
+            short = np.mean(self.samples.short, axis=1)
             saved = (saved - short[:, 0] + short[:, 1]) / (self.samples.calls - 1)
         low, high = np.percentile(saved, [25, 75])
         return self.weight * float(high - low) / 1.349
@@ -204,9 +206,9 @@ def _rough_half_width(duels: Sequence[Duel]) -> float:
     """The interval's half-width by the normal approximation: cheap enough to ask after every block."""
     total = 0.0
     for duel in duels:
-        seconds = float(np.median(np.asarray(duel.samples.long)[:, 1]))
+        seconds = float(np.median(np.asarray(duel.samples.long)[..., 1]))
         if duel.samples.calls > 1:
-            seconds -= float(np.median(np.asarray(duel.samples.short)[:, 1]))
+            seconds -= float(np.median(np.asarray(duel.samples.short)[..., 1]))
         total += duel.weight * max(seconds, 1e-9) / max(1, duel.samples.calls - 1)
     return 1.96 * math.sqrt(sum(duel.variance for duel in duels)) / total
 
@@ -253,19 +255,19 @@ def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
 
 
 def _paired(logs: NDArray[np.float64], picks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Robust level and robust log-ratio of the picked blocks, as (baseline, candidate) logs, one row a pick."""
-    base = np.median(logs[:, 0][picks], axis=1)
-    ratio = _trimmed_mean((logs[:, 1] - logs[:, 0])[picks])
+    """Robust level and robust log-ratio of the picked blocks, as (baseline, candidate) logs, one row a pick.
+
+    Pairs count one by one: a disturbed window spoils its pair, not its block.
+    """
+    pairs = logs[picks].reshape(len(picks), -1, 2)
+    base = np.median(pairs[..., 0], axis=1)
+    ratio = _trimmed_mean(pairs[..., 1] - pairs[..., 0])
     return np.stack([base, base + ratio], axis=1)
 
 
 def _trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the middle 60 % of each row."""
-    cut = math.floor(0.2 * values.shape[1])
+    """Mean of the middle 40 % of each row."""
+    cut = math.floor(0.3 * values.shape[1])
     ordered = np.sort(values, axis=1)
     trimmed: NDArray[np.float64] = ordered[:, cut : values.shape[1] - cut].mean(axis=1)
     return trimmed
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

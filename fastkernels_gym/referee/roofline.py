@@ -2,8 +2,8 @@
 
 What a call must move is each input read once and each output written once; of pages, the tokens that the sequences hold
 and a window shows; of an embedding's table, the rows that are looked up; of a mixture's weights, the experts that a
-token chose. Products are the reference's dense matrix products; attention's are left out, which makes every bound on its
-time a generous one.
+token chose. Products are the reference's dense matrix products; attention's are left out, which makes every bound on
+its time a generous one.
 """
 
 from __future__ import annotations

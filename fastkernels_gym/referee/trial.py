@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,9 +46,7 @@ _UNSEEN_CALLS = 2  # at lengths that are not in the observation
 # By how much two honest players' fixed costs differ, as a share of a window of one call: 15 to 196 us of 0.6 to 2 ms
 # on an H200 (docs/decisions.md).
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
-# Whether the candidate's processes are stopped while the baseline is timed. Kernels that it launched run on.
-_FREEZES = {"cpu": True, "cuda": True}
-_SHARES = {"op": 0.3, "ladder": 0.2, "e2e": 0.5}  # of the timing budget
+_SHARES = {"op": 0.3, "ladder": 0.1, "e2e": 0.5}  # of the timing budget, each rung of the ladder taking its own
 
 
 @dataclass(slots=True)
@@ -110,16 +108,7 @@ class Trial:
             with self.watch.on("build"):
                 self._contender = self.session.new_candidate()
                 self._contender.load(self.candidate, self.task.operator, replaces)
-            rungs = [] if self.task.level == 4 else [self.task.operator]
-            rungs += list(self.task.ladder) if measure != "op" else []
-            with self.watch.on("correctness"):
-                ladder = [(rung, self._examine_operator(rung, thorough=rung == self.task.operator)) for rung in rungs]
-                whole = self._examine_model() if measure == "e2e" or self.task.level == 4 else []
-            with self.watch.on("timing"):
-                timings = self._time(ladder, whole, budget_s, precision)
-                for one in whole:
-                    assert isinstance(one.program, Pass)
-                    one.program.judge_sample(f"a timed pass, {one.phase}")
+            timings = self._measure_rungs(measure, budget_s, precision)
             self._check_arena()
             with self.watch.on("timing"):
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
@@ -257,33 +246,38 @@ class Trial:
 
     # Timing
 
-    def _time(
-        self,
-        ladder: list[tuple[OperatorInfo, list[Measured]]],
-        whole: list[Measured],
-        budget_s: float,
-        precision: Precision,
-    ) -> Timings:
-        groups = [("op" if index == 0 else "ladder", operator, one) for index, (operator, one) in enumerate(ladder)]
-        share = {kind: _SHARES[kind] / sum(k == kind for k, *_ in groups) for kind, *_ in groups}
-        share |= {"e2e": _SHARES["e2e"]} if whole else {}
-        left = sum(share[kind] for kind, *_ in groups) + share.get("e2e", 0.0)
-        deadline = time.monotonic() + budget_s
-        timings = Timings(precision)
-        for kind, operator, measured in groups:
-            seconds = max(0.0, deadline - time.monotonic()) * share[kind] / left
-            found = self._measure(measured, seconds, precision.stop)
-            tolerance = tolerance_of(measured, found, precision.calibration)
-            timed = Timed(measured, found, tolerance, rung(operator, measured, found, tolerance.spread))
-            self._drop(measured, [one for one, _ in timed.kept] if kind == "op" and timed.proven else [])
+    def _measure_rungs(self, measure: str, budget_s: float, precision: Precision) -> Timings:
+        """Judges and times rung after rung, the full model last: memory holds the calls of one of them."""
+        rungs = [] if self.task.level == 4 else [self.task.operator]
+        rungs += list(self.task.ladder) if measure != "op" else []
+        shares = [_SHARES["op" if index == 0 else "ladder"] for index in range(len(rungs))]
+        shares += [_SHARES["e2e"]] if measure == "e2e" or self.task.level == 4 else []
+        timings, begin = Timings(precision), self.watch.timing
+        for index, operator in enumerate(rungs):
+            with self.watch.on("correctness"):
+                measured = self._examine_operator(operator, thorough=index == 0)
+            with self.watch.on("timing"):
+                left = max(0.0, budget_s - (self.watch.timing - begin))
+                found = self._measure(measured, left * shares[index] / sum(shares[index:]), precision.stop)
+                tolerance = tolerance_of(measured, found, precision.calibration)
+                timed = Timed(measured, found, tolerance, rung(operator, measured, found, tolerance.spread))
+                self._drop(measured, [one for one, _ in timed.kept] if index == 0 and timed.proven else [])
             timings.rungs.append(timed)
-            left -= share[kind]
-        if whole:
-            found = self._measure(whole, max(0.0, deadline - time.monotonic()), precision.stop)
-            depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
-            tolerance = precision.calibration.e2e
-            timings.whole = Timed(whole, found, tolerance, end_to_end(whole, found, depth, tolerance.spread))
+        if len(shares) > len(rungs):
+            with self.watch.on("correctness"):
+                whole = self._examine_model()
+            with self.watch.on("timing"):
+                timings.whole = self._time_model(whole, max(0.0, budget_s - (self.watch.timing - begin)), precision)
         return timings
+
+    def _time_model(self, whole: Sequence[Measured], seconds: float, precision: Precision) -> Timed:
+        found = self._measure(whole, seconds, precision.stop)
+        for one in whole:
+            assert isinstance(one.program, Pass)
+            one.program.judge_sample(f"a timed pass, {one.phase}")
+        depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
+        tolerance = precision.calibration.e2e
+        return Timed(whole, found, tolerance, end_to_end(whole, found, depth, tolerance.spread))
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""
@@ -313,7 +307,8 @@ class Trial:
 
         device = program.region.device
         state, renewable = gpu(device), program.renewable
-        players = [partial(one.run, program) for one in (baseline, self.contender)]
+        contenders = (baseline, self.contender)
+        players = [partial(one.run, program) for one in contenders]
         return Duel(
             players[0],
             players[1],
@@ -324,7 +319,8 @@ class Trial:
             prepare=(lambda: self._renew(program)) if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
             settle=lambda player: settle(program, players[player]),
-            quiet=self.contender.player.frozen if _FREEZES[device.type] else nullcontext,
+            # Kernels that were launched run on. A baseline that only waits shares a core with who is timed.
+            quiet=lambda player: contenders[1 - player].player.frozen(),
             slowed=lambda: state is not None and bool(state.slowed()),
         )
 

@@ -122,12 +122,12 @@ def test_blocks_of_a_slowed_device_are_measured_again() -> None:
     assert found.blocks == found.slowed == 3
 
 
-def test_a_switch_of_players_settles_first_and_the_baseline_is_left_in_quiet() -> None:
+def test_a_switch_of_players_settles_first_and_each_is_left_in_quiet() -> None:
     seen: list[str] = []
 
     @contextmanager
-    def quiet() -> Iterator[None]:
-        seen.append("quiet")
+    def quiet(player: int) -> Iterator[None]:
+        seen.append(f"quiet{player}")
         yield
         seen.append("end")
 
@@ -148,8 +148,9 @@ def test_a_switch_of_players_settles_first_and_the_baseline_is_left_in_quiet() -
     switches = 1 + sum(a != b for a, b in zip(windows, windows[1:], strict=False))
     assert len(windows) == 16 and sum(name.startswith("settle") for name in seen) == switches
     for index, name in enumerate(seen):
-        inside = seen[:index].count("quiet") > seen[:index].count("end")
-        if name in ("baseline", "settle0", "candidate", "settle1"):
-            assert inside == (name in ("baseline", "settle0"))
-        if name == "settle0":
-            assert seen[index + 1] == "baseline"
+        if name.startswith("settle"):
+            assert seen[index - 1] == f"quiet{name[-1]}" and seen[index + 1] == ("baseline", "candidate")[int(name[-1])]
+        if name in ("baseline", "candidate"):
+            assert [one for one in seen[:index] if "quiet" in one or one == "end"][-1] == (
+                "quiet0" if name == "baseline" else "quiet1"
+            )

@@ -47,7 +47,7 @@ def test_experts_that_no_token_chose_need_not_be_read() -> None:
     assert model.config.num_experts_per_tok < model.config.num_local_experts
     with torch.no_grad():
         (call,) = scene.record({"model.layers.0.block_sparse_moe.experts": 1})
-        bound = work_of(scene, call).bytes
+        bound = work_of(scene, call).moved
     share = model.config.num_experts_per_tok / model.config.num_local_experts
     assert bound == share * weights + 2 * hidden + model.config.num_local_experts * 4
 
