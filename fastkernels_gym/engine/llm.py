@@ -120,7 +120,7 @@ class Engine:
             part.generation.computed += part.count
         for generation, token in zip(read, tokens, strict=True):
             generation.tokens.append(token)
-            if token in generation.stop or len(generation.generated) == generation.max_new_tokens:
+            if token in generation.stop or len(generation.tokens) == generation.prompt_len + generation.max_new_tokens:
                 self._scheduler.finish(generation)
         return read
 
@@ -218,7 +218,11 @@ class Engine:
         generations = [part.generation for part in parts]
         width = max(len(generation.blocks) for generation in generations)
         table = [generation.blocks + [0] * (width - len(generation.blocks)) for generation in generations]
-        ids = [t for part in parts for t in part.generation.tokens[part.generation.computed :][: part.count]]
+        ids = [
+            token
+            for part in parts
+            for token in part.generation.tokens[part.generation.computed : part.generation.computed + part.count]
+        ]
         return Batch.build(
             [part.count for part in parts],
             [generation.computed for generation in generations],

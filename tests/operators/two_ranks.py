@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from fastkernels_gym.engine import Engine, load_model
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
+from fastkernels_gym.engine.ranks import join
 from fastkernels_gym.engine.step import forward_logits
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from fastkernels_gym.tasks.baseline.L2.parallel_linear import ColumnParallelLinear, RowParallelLinear
@@ -82,29 +83,29 @@ def generated(folder: Path, tp: int) -> tuple[list[list[int]], list[list[int]]]:
     """What engines say, with random weights: greedily and by seeds; and by torch's generator, which differs by rank."""
     said, drawn = [], []
     for config in sorted(folder.glob("*/config.json")):
-        engine = Engine(
-            load_model(config, "cpu", "float64", tp=tp).model, num_blocks=9, block_size=4, max_prefill_tokens=8
-        )
+        model = load_model(config, "cpu", "float64", tp=tp).model
+        engine = Engine(model, num_blocks=9, block_size=4, max_prefill_tokens=8)
         said += engine.generate(PROMPTS, 8, [0.0, 0.0, 5.0], ignore_eos=True, seed=4)
         torch.manual_seed(int(os.environ["RANK"]))
         drawn += engine.generate(PROMPTS, 8, 5.0)
+    engine.close()  # leaves the group
     return said, drawn
 
 
 def results(folder: Path, tp: int) -> dict[str, Any]:
-    said, drawn = generated(folder, tp)  # joins the group
+    join(tp, torch.device("cpu"))
     torch.manual_seed(0)
     models = torch.load(folder / "models.pt")
-    logits_of = {name: logits(*model) for name, model in models.items()}
-    return {"said": said, "drawn": drawn, "layers": layers(), "models": logits_of}
+    outputs, logits_of = layers(), {name: logits(*model) for name, model in models.items()}
+    said, drawn = generated(folder, tp)
+    return {"layers": outputs, "models": logits_of, "said": said, "drawn": drawn}
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    alone = results(folder, 1)
-    together = results(folder, 2)
-    dist.destroy_process_group()
-    torch.save((alone, together), folder / f"{os.environ['RANK']}.pt")
+    runs = results(folder, 1), results(folder, 2)
+    assert not dist.is_initialized()
+    torch.save(runs, folder / f"{os.environ['RANK']}.pt")
 
 
 if __name__ == "__main__":
