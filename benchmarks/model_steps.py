@@ -45,7 +45,7 @@ class Repeated:
         work: the pass.
         device: where it runs.
         before: what puts things back first; it is not timed.
-        graph: whether to capture it.
+        graph: whether to capture it; on a GPU.
         length: how often between two looks at the clock.
     """
 
@@ -63,7 +63,7 @@ class Repeated:
         for _ in range(2):
             before()
             work()
-        if graph and device.type == "cuda":
+        if graph:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):

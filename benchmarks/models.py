@@ -190,9 +190,11 @@ def _peer_runner(peer: Peer, phase: tuple[str, int, int], *, compiled: bool) -> 
     name, batch, length = phase
     if name == "prefill":
         ids = torch.randint(peer.config.vocab_size, (batch, length), device=peer.device)
-        return Repeated(peer.prefill(ids, compiled=compiled), peer.device)
-    run, set_back = peer.decode(batch, length, compiled=compiled)
-    return Repeated(run, peer.device, set_back, graph=compiled, length=4)
+        run, before = peer.prefill(ids, compiled=compiled)
+        return Repeated(run, peer.device, before)
+    run, before = peer.decode(batch, length, compiled=compiled)
+    graph = compiled and peer.device.type == "cuda"  # outside one, steps in a row would compile again as windows fill
+    return Repeated(run, peer.device, before, graph=graph, length=4 if graph else 1)
 
 
 def line(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""What a result file must say of the run that it is of."""
+"""What a result file must say of the run that it is of; where there is no repository, COMMIT names the commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def facts(device: torch.device) -> dict[str, object]:
     return {
         "command": " ".join(["python", *(os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
+        "commit": os.environ.get("COMMIT") or _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({os.cpu_count()} cores)",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,

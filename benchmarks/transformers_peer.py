@@ -52,22 +52,29 @@ class Peer:
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """(tokens,) to (tokens, vocabulary)."""
-        self.model.set_attn_implementation("sdpa")
+        self._attend_by("sdpa")
         return self.model(input_ids=ids[None], use_cache=False).logits[0]
 
-    def prefill(self, ids: torch.Tensor, *, compiled: bool) -> Callable[[], object]:
+    def prefill(self, ids: torch.Tensor, *, compiled: bool) -> tuple[Callable[[], object], Callable[[], None]]:
         """The last token's logits of a (batch, tokens) prompt, without a cache to fill, which favours it.
 
         Compiled, attention is causal without a mask.
+
+        Returns:
+            The pass, and what must run before it.
         """
 
         def run() -> torch.Tensor:
             return self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
 
-        return self._ready(run, compiled)
+        return _compiled(run) if compiled else run, lambda: self._attend_by(_CAUSAL if compiled else "sdpa")
 
     def decode(self, batch: int, context: int, *, compiled: bool) -> tuple[Callable[[], object], Callable[[], None]]:
-        """A step after `context` tokens in a static cache, and what sets the cache back: `_SLACK` steps fit between."""
+        """A step after `context` tokens in a static cache.
+
+        Returns:
+            The step, and what sets the cache back before it: up to `_SLACK` steps fit between.
+        """
         cache = StaticCache(config=self.config, max_cache_len=context + _SLACK)
         config = self.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -80,6 +87,7 @@ class Peer:
         arguments = {"input_ids": ids, "position_ids": positions, self._cache_name: cache, "use_cache": True}
 
         def set_back() -> None:
+            self._attend_by("sdpa")
             for layer in cache.layers:
                 layer.cumulative_length.fill_(context)
                 if hasattr(layer, "cumulative_length_int"):
@@ -88,20 +96,15 @@ class Peer:
         def run() -> torch.Tensor:
             return self.model(**arguments, logits_to_keep=1).logits
 
-        set_back()
-        return self._ready(run, compiled, masks=True), set_back
+        return _compiled(run) if compiled else run, set_back
 
-    def _ready(self, run: Callable[[], torch.Tensor], compiled: bool, *, masks: bool = False) -> Callable[[], object]:
-        attention = "sdpa" if masks or not compiled else _CAUSAL
-        if compiled:
-            run = torch.compile(run, fullgraph=True, dynamic=False)
+    def _attend_by(self, attention: str) -> None:
+        if self.model.config._attn_implementation != attention:
+            self.model.set_attn_implementation(attention)
 
-        def under_its_attention() -> torch.Tensor:
-            if self.model.config._attn_implementation != attention:
-                self.model.set_attn_implementation(attention)
-            return run()
 
-        return under_its_attention
+def _compiled(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    return torch.compile(run, fullgraph=True, dynamic=False)
 
 
 def at_depth(config: Any, num_layers: int) -> Any:
