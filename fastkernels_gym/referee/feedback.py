@@ -19,7 +19,7 @@ _ADVICE = {
     Verdict.WRONG_SHAPE: "An output has another number, shape or layout than the reference's.",
     Verdict.WRONG_DTYPE: "An output has another dtype or device than the reference's.",
     Verdict.WRONG_VALUE: "An output is further from the exact result than the baseline's error allows.",
-    Verdict.UNWRITTEN_OUTPUT: "Part of an output or of the KV cache was never written, or holds NaN.",
+    Verdict.UNWRITTEN_OUTPUT: "Part of an output, the KV cache or a state between layers was never written, or is NaN.",
     Verdict.MUTATED_INPUT: "An argument was changed that the operator does not own.",
     Verdict.NONDETERMINISTIC: "The same input gave a right result once and a wrong one once: look for a race.",
     Verdict.PROTOCOL_TAMPER: "The process interfered with the evaluator.",
