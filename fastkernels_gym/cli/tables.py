@@ -240,7 +240,7 @@ def print_selftest(console: Console, test: SelfTest) -> None:
     console.print(table)
     failed = sum(run.sample is None for run in test.runs)
     if failed:
-        console.print(f"{failed} runs were not judged ok, and are left out")
+        console.print(f"not judged ok, and left out: {failed}")
     few = [kind.value for kind, found in test.figures.items() if found.runs < FEWEST_RUNS]
     if few:
         console.print(f"fewer than {FEWEST_RUNS} runs change nothing: {', '.join(few)}")

@@ -17,17 +17,16 @@ from fastkernels_gym.catalog import list_tasks, load_task
 from fastkernels_gym.errors import HarnessFault
 from fastkernels_gym.executor.evaluator import Evaluator
 from fastkernels_gym.referee import calibration
-from fastkernels_gym.referee.calibration import CLOCK, LONG_CALL_US, Figures, Kind
+from fastkernels_gym.referee.calibration import CLOCK, LONG_CALL_US, Z95, Figures, Kind
 from fastkernels_gym.referee.device_state import DeviceState, Identity, gpu, identity
 from fastkernels_gym.request import EvalRequest
-from fastkernels_gym.results import Evaluation, Rung, Verdict
+from fastkernels_gym.results import Evaluation, Measure, Rung, Verdict
 
 # An operator whose calls take over 20 us, one of shorter calls, the full model.
 DEFAULT_TASKS = {
     "cpu": ("L1/linear@tiny-llama", "L1/embedding@tiny-llama", "L4/llama@tiny-llama"),
     "cuda": ("L1/flash_attn_decode@llama-3.1-8b", "L1/rms_norm@llama-3.1-8b", "L4/llama@llama-3.1-8b"),
 }
-_Z95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Run:
         if self.speedup is None or self.ci95 is None:
             return None
         low, high = map(math.log, self.ci95)
-        return math.log(self.speedup), (high - low) / 2 / _Z95
+        return math.log(self.speedup), (high - low) / 2 / Z95
 
 
 @dataclass(slots=True)
@@ -146,8 +145,8 @@ def self_test(evaluator: Evaluator, tasks: Sequence[str], runs: int, budget_s: f
     sources = {task: Path(load_task(task).operator.path).read_text(encoding="utf-8") for task in tasks}
     for index in range(runs):
         for task in tasks:
-            measure = "e2e" if load_task(task).level == 4 else "op"
-            request = EvalRequest(task, sources[task], measure, budget_s=budget_s, calibrating=True)  # type: ignore[arg-type]
+            measure: Measure = "e2e" if load_task(task).level == 4 else "op"
+            request = EvalRequest(task, sources[task], measure, budget_s=budget_s, calibrating=True)
             run = Run.of(evaluator.submit(request).result())
             if index == 0 and run.sample is None:
                 raise HarnessFault(f"the baseline of {task} is not judged ok: {run.feedback or run.verdict}")

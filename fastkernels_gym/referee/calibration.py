@@ -24,7 +24,7 @@ from fastkernels_gym.referee.players import warm_cache
 CLOCK = 1
 LONG_CALL_US = 20.0
 FEWEST_RUNS = 10  # of a kind, for its figures to count
-_Z95 = 1.96
+Z95 = 1.96  # standard deviations on either side that a 95 % interval spans
 _BAND_SDS = 2.0  # standard deviations of the A/A speedups, spread and noise together
 _LEAST_BAND = 0.002
 
@@ -82,8 +82,8 @@ class Figures:
         return cls(
             runs=count,
             sd=math.sqrt(square),
-            covered=sum(abs(log) <= _Z95 * math.hypot(error, spread) for log, error in samples),
-            covered_alone=sum(abs(log) <= _Z95 * error for log, error in samples),
+            covered=sum(abs(log) <= Z95 * math.hypot(error, spread) for log, error in samples),
+            covered_alone=sum(abs(log) <= Z95 * error for log, error in samples),
             spread=spread,
             dead_band=max(_LEAST_BAND, _BAND_SDS * math.sqrt(square)),
             date=date,

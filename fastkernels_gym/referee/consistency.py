@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastkernels_gym.referee.calibration import Tolerance
+from fastkernels_gym.referee.calibration import Z95, Tolerance
 from fastkernels_gym.referee.clock import CallTime
 from fastkernels_gym.results import Verdict
 
-_Z95 = 1.96
 # By how much a device's own speed may move between the pair and the moments after it: clocks and power on a GPU, on a
 # CPU its other users as well.
 DRIFT = {"cpu": 0.15, "cuda": 0.03}
@@ -35,7 +34,7 @@ def saves_more(whole: CallTime, possible_s: float, tolerance: Tolerance) -> bool
     """
     saved = whole.replicates[:, 0] - whole.replicates[:, 1]
     error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
-    return float(saved[0]) - _Z95 * error > possible_s + tolerance.dead_band * whole.baseline
+    return float(saved[0]) - Z95 * error > possible_s + tolerance.dead_band * whole.baseline
 
 
 def slower_in_company(pair: CallTime, alone: CallTime, tolerance: Tolerance, drift: float) -> bool:
@@ -49,7 +48,7 @@ def slower_in_company(pair: CallTime, alone: CallTime, tolerance: Tolerance, dri
     """
     log_ratio = math.log(pair.baseline / alone.baseline)
     error = float(np.std(np.log(pair.replicates[1:, 0]))) * math.sqrt(1 + pair.blocks / alone.blocks)
-    return log_ratio - _Z95 * error > math.log1p(tolerance.dead_band) + drift
+    return log_ratio - Z95 * error > math.log1p(tolerance.dead_band) + drift
 
 
 def beyond_roofline(found: CallTime, impossible_s: float, tolerance: Tolerance) -> bool:
@@ -62,7 +61,7 @@ def beyond_roofline(found: CallTime, impossible_s: float, tolerance: Tolerance) 
         impossible_s: below which nothing can be.
         tolerance: of the operator.
     """
-    slowest = float(np.quantile(found.replicates[1:, 1], 0.975)) * (1 + _Z95 * tolerance.spread) + found.resolution
+    slowest = float(np.quantile(found.replicates[1:, 1], 0.975)) * (1 + Z95 * tolerance.spread) + found.resolution
     return slowest < impossible_s <= found.baseline
 
 

@@ -92,6 +92,7 @@ class Gpu:
         return found.value
 
 
+@cache
 def identity(device: torch.device) -> Identity:
     """The device's identity; a CPU is known by its name and the cores that this process may use."""
     if device.type == "cpu":

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fastkernels_gym.catalog import OperatorInfo
-from fastkernels_gym.referee.calibration import Calibration, Tolerance
+from fastkernels_gym.referee.calibration import Z95, Calibration, Tolerance
 from fastkernels_gym.referee.clock import CallTime, speedup
 from fastkernels_gym.referee.consistency import Doubt, beyond_roofline
 from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, RewardKind, Rung, Verdict
 
-_Z95 = 1.96
 _SPREAD_ALONE = 1.5
 
 
@@ -50,7 +49,7 @@ class Precision:
 
     def suffices(self, estimate: Estimate, spread: float) -> bool:
         """Whether a result is stable: no device's own spread makes all of its results unstable."""
-        return estimate.half_width <= max(self.stable, _SPREAD_ALONE * _Z95 * spread)
+        return estimate.half_width <= max(self.stable, _SPREAD_ALONE * Z95 * spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ def widened(estimate: Estimate, spread: float) -> tuple[float, float]:
         estimate: its interval is statistical.
         spread: relative standard deviation.
     """
-    middle, beyond = math.log(estimate.speedup), _Z95 * spread
+    middle, beyond = math.log(estimate.speedup), Z95 * spread
     low, high = (math.hypot(middle - math.log(end), beyond) for end in estimate.ci95)
     return math.exp(middle - low), math.exp(middle + high)
 

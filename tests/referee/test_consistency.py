@@ -29,7 +29,7 @@ def passes(rng: random.Random, baseline_s: float, candidate_s: float, noise: flo
 
 
 @given(st.integers(0, 2**32), st.floats(0.01, 0.9), st.floats(0.0, 1.0), st.sampled_from([0.002, 0.01, 0.03]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_an_honest_saving_is_never_doubted(seed: int, share: float, won: float, noise: float) -> None:
     """Whatever share of the pass an operator has, and whatever part of it is won."""
     rng = random.Random(seed)
@@ -44,7 +44,7 @@ def test_a_saving_made_elsewhere_is_found_out(seed: int, share: float, elsewhere
 
 
 @given(st.integers(0, 2**32), st.floats(-0.02, 0.02), st.sampled_from([0.002, 0.01, 0.03]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_baseline_that_drifts_is_not_doubted(seed: int, drift: float, noise: float) -> None:
     rng = random.Random(seed)
     pair = passes(rng, PASS_S * (1 + drift), PASS_S / 1.3, noise)
