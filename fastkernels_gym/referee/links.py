@@ -109,9 +109,8 @@ class Pass(Program):
         self.order = PageOrder(self.scene, self.scene.shuffled(self.scene.caches.shape[1]))
         self.fill_metadata()
 
-    def refresh(self) -> None:
-        """New tokens, contexts dealt to the sequences anew, pages in a new order; draws the link to look at."""
-        super().refresh()
+    def deal(self) -> None:
+        """Deals the contexts to the sequences anew, with their pages in a new order; draws the link to look at."""
         table, slots = self.metadata.block_table, self.metadata.slot_mapping
         if len({*self.scene.query_lens}) == len({*self.scene.context_lens}) == 1:
             dealt = self.scene.shuffled(len(table))

@@ -328,6 +328,7 @@ class Trial:
         """What a pair's windows find: other inputs, and in the full model's passes other pages."""
         program.refresh()
         if isinstance(program, Pass):
+            program.deal()
             for player in (self.session.baseline, self.contender):
                 player.set_pages(program)
 

@@ -14,7 +14,7 @@ from fastkernels_gym.catalog import bundled_models, load_model_config
 from fastkernels_gym.engine.batch import Batch
 from fastkernels_gym.engine.step import forward_step
 from fastkernels_gym.errors import CandidateFault
-from fastkernels_gym.referee import numerics
+from fastkernels_gym.referee import numerics, settling
 from fastkernels_gym.referee.links import Glimpse, Pass
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
@@ -45,6 +45,7 @@ class Stage:
     def run(self, links: range = range(LAYERS + 2)) -> list[Glimpse]:
         """One window: what is seen of links, on fresh tokens, contexts and pages."""
         self.program.refresh()
+        self.program.deal()
         self.program.links = tuple(links)
         return self.rerun()
 
@@ -129,3 +130,21 @@ def test_pages_lie_elsewhere_in_every_window_and_are_compared_all_the_same() -> 
     stage.pages.tensor(keys)[int(stage.program.order.table(before)[0, 0]), 3] += 1
     assert not stage.program.order.intact(stage.pages) and not stage.program.order.intact(stage.pages, 1)
     assert stage.program.order.intact(stage.pages, 0) and not order.intact(stage.pages)
+
+
+def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settling.SETTLES, "cpu", True)
+    program = Stage("tiny-llama", "decode").program
+    program.deal()
+    ids = program.calls[0].arguments[0].tensor  # type: ignore[union-attr]
+    kept = program.region.mirror.clone(), ids.clone(), program.metadata, program.order, program.links
+    settled: list[bool] = []
+
+    def window(n: int) -> float:
+        settled.append(torch.equal(ids, kept[1]))
+        return 1.0
+
+    settling.settle(program, window)
+    assert settled == [False], "it ran once, on tokens of its own"
+    assert torch.equal(program.region.mirror, kept[0]) and torch.equal(ids, kept[1])
+    assert (program.metadata, program.order, program.links) == kept[2:]
