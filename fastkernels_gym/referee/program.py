@@ -21,7 +21,7 @@ from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.arena import Region
-from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.numerics import ErrorRatio, Errors
 from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
 from fastkernels_gym.results import Verdict
@@ -240,7 +240,7 @@ def expect(program: Program, call: Call) -> Expected:
         baseline = run_baseline(scene, call)
     baseline_rows = program.kv_rows(call, scene.kv_caches)
     wide = _WideCaches(scene.kv_caches)
-    with scene.subject.oracle(), routers.heard() as exact:
+    with scene.subject.oracle(call.path), routers.heard() as exact:
         arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
         oracle = _run(scene, call, arguments, ForwardContext(scene.batch.metadata, wide))
     return Expected(
@@ -252,12 +252,45 @@ def expect(program: Program, call: Call) -> Expected:
 
 
 def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
-    """The worst error ratio of a call's outputs.
+    """The worst error ratio of a call's outputs; raises as `judge_together` does."""
+    return judge_together(name, [(outputs, expected)])
+
+
+def judge_together(name: str, calls: Sequence[tuple[Outputs, Expected]]) -> ErrorRatio:
+    """The worst error ratio of an output, over all of these calls of one program.
 
     Raises:
         CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
     """
+    compared: dict[int, list[_Compared]] = {}
+    for outputs, expected in calls:
+        for one in _compare(name, outputs, expected):
+            compared.setdefault(one.index, []).append(one)
     worst = ErrorRatio(0.0, 0.0)
+    for found in compared.values():
+        ratio = numerics.together([one.errors for one in found])
+        if not ratio.passes:
+            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, max(found, key=_furthest_off), ratio))
+        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
+    return worst
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One floating-point output of one call, its NaN and infinities in their places."""
+
+    index: int
+    ours: torch.Tensor
+    truth: torch.Tensor
+    errors: Errors
+
+
+def _furthest_off(one: _Compared) -> float:
+    return one.errors.candidate[1]
+
+
+def _compare(name: str, outputs: Outputs, expected: Expected) -> Iterator[_Compared]:
+    """Checks what is exact of a call's outputs, and measures the rest."""
     all_of_them = (outputs, expected.baseline, expected.oracle)
     if expected.canonical is not None:
         all_of_them = tuple(expected.canonical(*found) for found in all_of_them)  # type: ignore[assignment]
@@ -279,11 +312,7 @@ def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
             raise CandidateFault(
                 verdict, f"{name}: output {index}: {share:.1%} NaN where numbers belong, or infinities misplaced"
             )
-        ratio = numerics.error_ratio(ours, base, truth)
-        if not ratio.passes:
-            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
-        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
-    return worst
+        yield _Compared(index, ours, truth, numerics.errors(ours, base, truth))
 
 
 def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor) -> None:
@@ -293,7 +322,8 @@ def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Ten
         raise CandidateFault(Verdict.WRONG_VALUE, detail)
 
 
-def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:
+def _mismatch(name: str, worst: _Compared, ratio: ErrorRatio) -> str:
+    ours, truth, index = worst.ours, worst.truth, worst.index
     error = torch.nan_to_num(ours.double() - truth).abs()
     position = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,15 +19,15 @@ from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Expected, Program, expect, judge
+from fastkernels_gym.referee.program import Expected, Program, expect, judge_together
 from fastkernels_gym.referee.roofline import least_seconds, own_bytes
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.timings import Measured, Precision, Timings, end_to_end, rung
 from fastkernels_gym.results import Correctness, Estimate, Verdict
 
-_JUDGED = 2  # calls of a program whose every element is judged
-_UNSEEN_CALLS = 2  # at lengths that are not in the observation
+_JUDGED = 2  # calls of a program whose every element is judged, or as many as make a statistic
+_UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as make a statistic
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
@@ -134,7 +134,7 @@ class Trial:
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                calls = self._record(case, hidden, _UNSEEN_CALLS)
+                calls = self._record(case, hidden, max(_UNSEEN_CALLS, _statistic(hidden)))
                 unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
@@ -182,7 +182,7 @@ class Trial:
         """Real data, twice: right both times, or `nondeterministic`."""
         count = len(program.calls)
         self.contender.prepare(program)
-        judged = self.session.rng.sample(range(count), min(count, _JUDGED))
+        judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, _statistic(program.scene))))
         expected = {index: expect(program, program.calls[index]) for index in judged}
         self._judge_window(program, expected, name)
         try:
@@ -198,24 +198,28 @@ class Trial:
     def _judge_window(self, program: Program, expected: dict[int, Expected], name: str) -> None:
         self.contender.set_pages(program)
         self.contender.run(program, len(program.calls))
-        for index, truth in expected.items():
-            self._note(judge(name, self.contender.outputs(program, index), truth), name)
+        self._note(self._judge_calls(program, expected, name), name)
         self.rounds += 1
+
+    def _judge_calls(self, program: Program, expected: dict[int, Expected], name: str) -> ErrorRatio:
+        """Each call that has rows enough by itself, all together where they have not."""
+        calls = [(self.contender.outputs(program, index), truth) for index, truth in expected.items()]
+        groups = [calls] if _statistic(program.scene) > 1 else [[call] for call in calls]
+        ratios = [judge_together(name, group) for group in groups]
+        return ErrorRatio(max(ratio.rms for ratio in ratios), max(ratio.max for ratio in ratios))
 
     def _judge_hard_values(self, program: Program, name: str) -> None:
         if not any(isinstance(a, Given) and a.tensor.is_floating_point() for a in program.calls[0].arguments):
             return
+        count = len(program.calls)
         for kind, change in HARD_VALUES.items():
-            index = self.session.rng.randrange(len(program.calls))
-            for shrink in (1.0, 0.1, 0.01):
-                call = program.calls[index].with_floats(lambda t, c=change, s=shrink: c(t) * s)  # type: ignore[misc]
-                truth = expect(program, call)
-                if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
-                    calls = [*program.calls]
-                    calls[index] = call
-                    program.fill(calls)
-                    self._judge_window(program, {index: truth}, f"{name} ({kind})")
-                    break
+            calls, expected = [*program.calls], {}
+            for index in self.session.rng.sample(range(count), min(count, _statistic(program.scene))):
+                if (hard := _fit(program, index, change)) is not None:
+                    calls[index], expected[index] = hard
+            if expected:
+                program.fill(calls)
+                self._judge_window(program, expected, f"{name} ({kind})")
         program.fill(program.calls)
         # Hard values went through the referee's own pages too: the pass itself puts the right rows back.
         program.scene.record({})
@@ -283,8 +287,7 @@ class Trial:
         noise = _noise(list(one.expected.values()))
 
         def judge_again() -> None:
-            index = self.session.rng.choice(list(one.expected))
-            judge("a timed call", self.contender.outputs(program, index), one.expected[index])
+            self._judge_calls(program, one.expected, "a timed call")
 
         renewable = program.renewable
         return Duel(
@@ -332,6 +335,21 @@ def _noise(expected: Sequence[Expected]) -> list[float]:
             if base is not None and truth is not None and base.is_floating_point():
                 worst[index] = max(worst[index], numerics.relative_rms(base, truth))
     return worst
+
+
+def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Call, Expected] | None:
+    """A call with its floats changed, made smaller until the baseline itself can be trusted with it."""
+    for shrink in (1.0, 0.1, 0.01):
+        call = program.calls[index].with_floats(lambda t, s=shrink: change(t) * s)  # type: ignore[misc]
+        truth = expect(program, call)
+        if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
+            return call, truth
+    return None
+
+
+def _statistic(scene: Scene) -> int:
+    """How many of a scene's calls it takes for a ratio of errors to be a statistic: a row each token, at the least."""
+    return math.ceil(numerics.FEWEST_ROWS / sum(scene.query_lens))
 
 
 def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:
