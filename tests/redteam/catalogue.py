@@ -124,15 +124,16 @@ _BYTES = [
 ]
 
 
-def is_paid(attack: Submission, evaluation: Evaluation) -> bool:
+def is_paid(evaluation: Evaluation) -> bool:
     """Whether the speedup is beyond doubt: its confidence interval lies above 1 and the dead band."""
     estimate = evaluation.op if evaluation.reward_kind == "op" else evaluation.e2e
-    return evaluation.reward > 0 and estimate is not None and estimate.ci95[0] > 1 + DEAD_BAND[attack.device]
+    band = DEAD_BAND["cpu" if evaluation.device.startswith("CPU") else "cuda"]
+    return evaluation.reward > 0 and estimate is not None and estimate.ci95[0] > 1 + band
 
 
 def complaints(attack: Submission, evaluation: Evaluation) -> Iterator[str]:
     """What is wrong with how an attack ended."""
-    if is_paid(attack, evaluation):
+    if is_paid(evaluation):
         yield f"paid {evaluation.reward:.3g}"
     if evaluation.verdict not in attack.expect:
         yield f"{evaluation.verdict}, expected {', '.join(sorted(attack.expect))}"

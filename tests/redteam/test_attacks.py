@@ -35,7 +35,7 @@ def test_an_attack_is_contained(
     attack: Submission, evaluator_for: Callable[[Submission], fk.Evaluator], note: Callable[..., None]
 ) -> None:
     if attack.source is None:
-        note(attack, NO_CANDIDATE, 0.0, [])
+        note(attack, [], [])
         assert attack.expect == {NO_CANDIDATE}
         return
     evaluator = evaluator_for(attack)
@@ -47,5 +47,5 @@ def test_an_attack_is_contained(
         (after,) = submit(evaluator, find("reference"))
         wrong += [] if after.verdict is Verdict.OK else [f"the next honest kernel: {after.verdict}"]
     last = evaluations[-1]
-    note(attack, str(last.verdict), last.reward, wrong)
+    note(attack, evaluations, wrong)
     assert not wrong, f"{wrong} {last.ladder[:1]} {last.feedback[:2000]}"

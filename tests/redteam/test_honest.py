@@ -24,8 +24,11 @@ def parameters() -> list[Any]:
 
 
 @pytest.mark.parametrize("kernel", parameters())
-def test_an_honest_kernel_is_accepted(kernel: Submission, evaluator_for: Callable[[Submission], fk.Evaluator]) -> None:
+def test_an_honest_kernel_is_accepted(
+    kernel: Submission, evaluator_for: Callable[[Submission], fk.Evaluator], note: Callable[..., None]
+) -> None:
     (result,) = submit(evaluator_for(kernel), kernel)
+    note(kernel, [result], [] if result.verdict is Verdict.OK else ["rejected"])
     assert result.verdict is Verdict.OK, result.feedback
     assert result.reward > 0 and result.correctness is not None
     assert result.correctness.rms_error_ratio <= 2 and result.correctness.max_error_ratio <= 4
