@@ -352,9 +352,9 @@ def _check_output(
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is {dtype}, expected {dtype_name(expected.dtype)}")
     if device != expected.device.type:
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is on {device}, expected {expected.device.type}")
-    if len(stride) != len(shape):
+    if len(stride) != len(shape) or not all(type(step) is int for step in stride):
         raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described")
-    contiguous = torch.empty(shape, device="meta").stride()
+    contiguous = torch.empty(expected.shape, device="meta").stride()
     if (
         expected.is_contiguous()
         and expected.numel() > 0
