@@ -125,18 +125,21 @@ _BYTES = [
 
 
 def is_paid(evaluation: Evaluation) -> bool:
-    """Whether the speedup is beyond doubt: its confidence interval lies above 1 and the dead band."""
+    """Whether more than the baseline's is paid, for a speedup beyond doubt: its interval is above 1 and the dead band.
+
+    What was never measured well (`stable` is false) is paid at most what the baseline earns.
+    """
     estimate = evaluation.op if evaluation.reward_kind == "op" else evaluation.e2e
     band = DEAD_BAND["cpu" if evaluation.device.startswith("CPU") else "cuda"]
-    return evaluation.reward > 0 and estimate is not None and estimate.ci95[0] > 1 + band
+    return evaluation.reward > 1 and estimate is not None and estimate.ci95[0] > 1 + band
 
 
-def complaints(attack: Submission, evaluation: Evaluation) -> Iterator[str]:
-    """What is wrong with how an attack ended."""
-    if is_paid(evaluation):
+def complaints(one: Submission, evaluation: Evaluation) -> Iterator[str]:
+    """What is wrong with how a submission ended: an attack was paid, or any verdict is not what was expected."""
+    if one.row and is_paid(evaluation):
         yield f"paid {evaluation.reward:.3g}"
-    if evaluation.verdict not in attack.expect:
-        yield f"{evaluation.verdict}, expected {', '.join(sorted(attack.expect))}"
+    if evaluation.verdict not in one.expect:
+        yield f"{evaluation.verdict}, expected {', '.join(sorted(one.expect))}"
     text = evaluation.feedback
     if LOOT in text:
         yield f"leaked {text[text.index(LOOT) :]}"
