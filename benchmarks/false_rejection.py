@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--runs", type=int, default=3, help="of each kernel, with inputs of its own")
-    parser.add_argument("--references", default="L[123]/*", help="operators whose plain reference is submitted too")
+    parser.add_argument("--kernels", default="*", help="names of tests/redteam/honest, a glob")
+    parser.add_argument(
+        "--references", default="L[123]/*", help="operators whose plain reference is submitted too, a glob"
+    )
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="seconds after which no evaluation begins")
     parser.add_argument("--out", type=Path, help="JSON; the table goes beside it (default: benchmarks/results)")
     options = parser.parse_args()
@@ -67,7 +71,7 @@ def measure(options: argparse.Namespace, found: list[Found]) -> Iterator[str]:
     import fastkernels_gym as fk
 
     begin = time.monotonic()
-    kernels = corpus(options.device, options.references)
+    kernels = corpus(options.device, options.kernels, options.references)
     found += [Found(kernel, task) for kernel, task, _ in kernels]
     with fk.Evaluator(options.device) as evaluator:
         for index in range(options.runs * len(kernels)):
@@ -83,7 +87,7 @@ def measure(options: argparse.Namespace, found: list[Found]) -> Iterator[str]:
             yield result.device
 
 
-def corpus(device: str, references: str) -> list[tuple[str, str, bytes]]:
+def corpus(device: str, names: str, references: str) -> list[tuple[str, str, bytes]]:
     """Name, task and source of every honest kernel that the device can run in reasonable time."""
     from catalogue import MODELS, honest
 
@@ -93,9 +97,9 @@ def corpus(device: str, references: str) -> list[tuple[str, str, bytes]]:
     kernels = [
         (one.name, one.task_on(device), one.data)
         for one in honest()
-        if one.device in ("cpu", device) and not (one.slow and device == "cpu")
+        if fnmatchcase(one.name, names) and one.device in ("cpu", device) and not (one.slow and device == "cpu")
     ]
-    for task in fk.list_tasks(f"{references}@{MODELS[device]}"):
+    for task in fk.list_tasks(f"{references}@{MODELS[device]}") if references else ():
         proposal = asyncio.run(ReferenceAgent().propose(fk.load_task(task), []))
         kernels.append(("plain reference", task, (proposal.source or "").encode()))
     return kernels
