@@ -67,6 +67,11 @@ class Submission:
         """What the evaluator is given; None where a reply holds no candidate."""
         return parse_reply(self.data.decode()) if self.name.endswith(".md") else self.data
 
+    @property
+    def strict(self) -> bool:
+        """Whether it needs an evaluator of its own kind: short deadlines, players that interpret Triton."""
+        return self.hurried or self.interpret
+
     def task_on(self, device: str) -> str:
         return self.task if "@" in self.task else f"{self.task}@{MODELS[device]}"
 

@@ -61,7 +61,7 @@ def evaluator_for(request: pytest.FixtureRequest, _bait: None) -> Callable[[Subm
     """The evaluator that a submission needs, warm."""
 
     def choose(one: Submission) -> fk.Evaluator:
-        name = "strict_evaluator" if one.hurried or one.interpret else "evaluator"
+        name = "strict_evaluator" if one.strict else "evaluator"
         on_gpu = on_device(request.config, one) == "cuda"
         evaluator: fk.Evaluator = request.getfixturevalue("gpu_evaluator" if on_gpu else name)
         warm = request.config.stash[_WARM]

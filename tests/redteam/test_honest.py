@@ -7,20 +7,14 @@ from typing import Any
 
 import pytest
 from catalogue import Submission, honest, submit
+from marks import marks_of
 
 import fastkernels_gym as fk
 from fastkernels_gym.results import Verdict
 
 
 def parameters() -> list[Any]:
-    found = []
-    for kernel in honest():
-        marks = [pytest.mark.gpu] if kernel.device == "cuda" else []
-        if kernel.open:
-            marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=kernel.open))
-        if not kernel.slow:
-            found.append(pytest.param(kernel, id=kernel.name, marks=marks))
-    return found
+    return [pytest.param(one, id=one.name, marks=marks_of(one)) for one in honest() if not one.slow]
 
 
 @pytest.mark.parametrize("kernel", parameters())
