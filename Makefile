@@ -16,7 +16,7 @@ run: .venv/run.stamp
 	$(BIN)/fk-gym eval --agent compile
 
 test: check
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 check: lint types
 

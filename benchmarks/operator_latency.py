@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from provenance import ROOT, provenance
 
 import fastkernels_gym as fk
 
-ROOT = Path(__file__).resolve().parents[1]
+COMPARISON = ROOT / "benchmarks/compare_kernelbench.md"
 TASKS = {"cpu": "L1/silu_and_mul@tiny-llama", "cuda": "L1/silu_and_mul@llama-3.1-8b"}
 ALONE = {"cpu": ":tiny/prefill", "cuda": ":prefill-4k"}
 SHAPE = (4096, 28672)
@@ -100,7 +100,11 @@ def main() -> None:
     parser.add_argument("--op-budget", type=float, default=0.5, help="seconds of timing, of the operator by itself")
     parser.add_argument("--e2e-budgets", type=float, nargs="*", default=[10, 30], help="seconds of timing, end to end")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<device>-operator-latency.json")
+    parser.add_argument("--figures", action="store_true", help="measure nothing: write the figures of earlier runs")
     options = parser.parse_args()
+    if options.figures:
+        write_figures()
+        return
     out = options.out or ROOT / f"benchmarks/results/{options.device}-operator-latency.json"
     task = TASKS[options.device]
     with fk.Evaluator(options.device) as evaluator:
@@ -116,15 +120,14 @@ def main() -> None:
                 evaluate(evaluator, options.device, task, "e2e", 0.5)
             whole.append((budget, evaluate(evaluator, options.device, task, "e2e", budget)))
     data = {
-        "command": " ".join(["python", "benchmarks/operator_latency.py", *sys.argv[1:]]),
+        **provenance(),
         "device": alone[0].evaluation.device,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
         "op": {"task": task + ALONE[options.device], **summary(alone, compile_s)},
         "e2e": [{"task": task, "budget_s": budget, **one.to_dict()} for budget, one in whole],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(data, indent=1) + "\n")
+    write_figures()
     print(json.dumps({**data, "op": {k: v for k, v in data["op"].items() if k != "evaluations"}}, indent=1))
 
 
@@ -171,6 +174,30 @@ def summary(measured: list[Measured], compile_s: float) -> dict[str, Any]:
         "speedup_sd": statistics.stdev(speedups) if len(speedups) > 1 else None,
         "evaluations": rows,
     }
+
+
+def write_figures() -> None:
+    """Puts what all runs have measured into the comparison."""
+    lines = [
+        "| device | date | op: seconds, of which compile | half-width | sd of speedup | e2e: budget, half-width |",
+        "|---|---|---|--:|--:|---|",
+    ]
+    for path in sorted((ROOT / "benchmarks/results").glob("*-operator-latency.json")):
+        data = json.loads(path.read_text())
+        op = data["op"]
+        whole = "; ".join(f"{one['budget_s']:g} s, {percent(one['half_width'])}" for one in data["e2e"])
+        seconds = f"{op['seconds']:.2f}, {op['compile_s']:.2f}"
+        spread = f"{percent(op['half_width'])} | {percent(op['speedup_sd'])}"
+        lines.append(f"| {data['device']} | {data['date']} | {seconds} | {spread} | {whole} |")
+    text = COMPARISON.read_text(encoding="utf-8")
+    before, rest = text.split("<!-- figures -->")
+    _, after = rest.split("<!-- end of figures -->")
+    table = "\n".join(lines) if len(lines) > 2 else "None yet."
+    COMPARISON.write_text(f"{before}<!-- figures -->\n{table}\n<!-- end of figures -->{after}", encoding="utf-8")
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
 
 
 if __name__ == "__main__":

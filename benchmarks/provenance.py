@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,17 +17,22 @@ ROOT = Path(__file__).resolve().parents[1]
 _QUERY = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
 
 
-def facts(device: torch.device) -> dict[str, object]:
-    """Command, device, driver, versions, date, commit."""
+def provenance() -> dict[str, object]:
+    """Command, date, commit, versions."""
     return {
         "command": " ".join(["python", *(os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": os.environ.get("COMMIT") or _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({os.cpu_count()} cores)",
+        "python": platform.python_version(),
         "torch": torch.__version__,
-        "cuda": torch.version.cuda,
         **{name: _version(name) for name in ("triton", "transformers", "flash-attn")},
     }
+
+
+def facts(device: torch.device) -> dict[str, object]:
+    """Provenance and the device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({os.cpu_count()} cores)"
+    return {**provenance(), "device": name, "cuda": torch.version.cuda}
 
 
 def clocks(device: torch.device) -> dict[str, object]:

@@ -1,9 +1,10 @@
 """Evaluations without end: honest kernels and attacks mixed at random, and what is left of them.
 
-python benchmarks/soak.py --evaluations 200 --device cuda
+python benchmarks/soak.py --evaluations 200 --device cuda --limit-s 560
 
 Every verdict is checked; after each evaluation, so are the evaluator's processes and the referee's open files, and its
-resident memory is noted. Attacks that are known not to be contained are left out, unless --open.
+resident memory is noted. Attacks that are known not to be contained are left out, unless --open. Whenever it ends, by
+itself, at its limit or by Ctrl-C, the file holds what there is.
 """
 
 from __future__ import annotations
@@ -15,11 +16,36 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from provenance import ROOT, provenance
+
 sys.path.insert(0, str(ROOT / "tests/redteam"))
+
+
+@dataclass
+class Course:
+    """What has happened so far."""
+
+    device: str = ""
+    seconds: list[float] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+    rss_mib: list[int] = field(default_factory=list)
+    left: dict[str, int | None] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "evaluations": len(self.seconds),
+            "seconds": round(sum(self.seconds), 1),
+            "verdicts": dict(sorted(self.verdicts.items())),
+            "wrong": self.wrong,
+            "left": self.left,
+            "referee_rss_mib": self.rss_mib[:: max(1, len(self.rss_mib) // 50)],
+        }
 
 
 def main() -> None:
@@ -27,66 +53,67 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="seconds after which no evaluation begins")
     parser.add_argument("--open", action="store_true", help="attacks that are known not to be contained too")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<device>-soak.json")
     options = parser.parse_args()
     out = options.out or ROOT / f"benchmarks/results/{options.device}-soak.json"
-    result = soak(options.device, options.evaluations, random.Random(options.seed), with_open=options.open)
-    result = {"command": " ".join(["python", "benchmarks/soak.py", *sys.argv[1:]]), **result}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    wrong = result["wrong"]
-    print(f"{options.evaluations} evaluations, {len(wrong)} wrong, {result['left']}; {out}")
-    sys.exit(1 if wrong else 0)
+    course, origin = Course(), provenance()
+    try:
+        soak(options, course)
+    except KeyboardInterrupt:
+        print("interrupted: the file holds what there is", flush=True)
+    out.write_text(json.dumps({**origin, **course.to_dict()}, indent=1) + "\n")
+    print(f"{len(course.seconds)} evaluations, {len(course.wrong)} wrong, {course.left}; {out}")
+    sys.exit(1 if course.wrong else 0)
 
 
-def soak(device: str, evaluations: int, rng: random.Random, *, with_open: bool) -> dict[str, Any]:
-    from catalogue import Traces, attacks, canaries, complaints, honest, settled, submit
+def soak(options: argparse.Namespace, course: Course) -> None:
+    """Evaluates until there are as many as asked, or the limit is reached."""
+    from catalogue import Traces, canaries, complaints, settled, submit
 
     import fastkernels_gym as fk
 
-    kernels = [one for one in honest() if one.device in ("cpu", device) and not (one.interpret and device == "cpu")]
-    kernels = [one for one in kernels if not one.slow]
-    hostile = [one for one in attacks() if one.source is not None and not one.hurried and (with_open or not one.open)]
-    hostile = [one for one in hostile if one.device in ("cpu", device)]
-    verdicts: Counter[str] = Counter()
-    wrong: list[dict[str, Any]] = []
-    memory: list[int] = []
-    seconds: list[float] = []
-    with canaries(), fk.Evaluator(device) as evaluator:  # type: ignore[arg-type]
+    begin, rng = time.monotonic(), random.Random(options.seed)
+    kernels, hostile = corpus(options.device, with_open=options.open)
+    with canaries(), fk.Evaluator(options.device) as evaluator:
         for one in {one.task: one for one in kernels}.values():  # every session's first evaluation allocates
             submit(evaluator, one)
-        first = Traces.take()
-        used = device_memory()
-        for index in range(evaluations):
+        first, used = Traces.take(), device_memory()
+        for index in range(options.evaluations):
+            if time.monotonic() - begin > options.limit_s:
+                print(f"the limit of {options.limit_s:g} s", flush=True)
+                break
             one = rng.choice(rng.choice((kernels, hostile)))
-            before, begin = Traces.take(), time.monotonic()
+            before, began = Traces.take(), time.monotonic()
             results = submit(evaluator, one)
-            seconds.append(time.monotonic() - begin)
+            course.seconds.append(time.monotonic() - began)
             found = [complaint for result in results for complaint in complaints(one, result)]
             found += settled(before)
-            verdicts.update(f"{'attack' if one.row else 'honest'}: {result.verdict}" for result in results)
-            memory.append(Traces.take().rss_bytes)
+            last = Traces.take()
+            course.device = results[-1].device
+            course.verdicts.update(f"{'attack' if one.row else 'honest'}: {result.verdict}" for result in results)
+            course.rss_mib.append(last.rss_bytes >> 20)
             if found:
-                wrong.append({"index": index, "submission": one.name, "wrong": found})
-            print(f"{index:4} {one.name:32} {results[-1].verdict:20} {'; '.join(found)}", flush=True)
-        last = Traces.take()
-        name = results[-1].device
-        left = {
-            "processes": last.processes - first.processes,
-            "descriptors": last.descriptors - first.descriptors,
-            "referee_rss_mib": (last.rss_bytes - first.rss_bytes) >> 20,
-            "device_memory_mib": None if used is None else (device_memory() or 0) - used,
-        }
-    return {
-        "device": name,
-        "evaluations": evaluations,
-        "seconds": round(sum(seconds), 1),
-        "verdicts": dict(sorted(verdicts.items())),
-        "wrong": wrong,
-        "left": left,
-        "referee_rss_mib": [value >> 20 for value in memory[:: max(1, evaluations // 50)]],
-    }
+                course.wrong.append({"index": index, "submission": one.name, "wrong": found})
+            course.left = {
+                "processes": last.processes - first.processes,
+                "descriptors": last.descriptors - first.descriptors,
+                "referee_rss_mib": (last.rss_bytes - first.rss_bytes) >> 20,
+                "device_memory_mib": None if used is None else (device_memory() or 0) - used,
+            }
+            place = f"{index + 1:4}/{options.evaluations} {time.monotonic() - begin:6.0f} s"
+            print(f"{place}  {one.name:32} {results[-1].verdict:20} {'; '.join(found)}", flush=True)
+
+
+def corpus(device: str, *, with_open: bool) -> tuple[list[Any], list[Any]]:
+    """The honest kernels and the attacks that one evaluator of the device can judge, in its usual deadlines."""
+    from catalogue import attacks, honest
+
+    kernels = [one for one in honest() if one.device in ("cpu", device) and not (one.interpret and device == "cpu")]
+    hostile = [one for one in attacks() if one.source is not None and not one.hurried and (with_open or not one.open)]
+    return [one for one in kernels if not one.slow], [one for one in hostile if one.device in ("cpu", device)]
 
 
 def device_memory() -> int | None:

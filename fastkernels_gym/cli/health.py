@@ -106,7 +106,11 @@ def _clock(device: torch.device) -> Iterator[ClockHealth]:
 def _headers() -> Library:
     """The C++ headers of torch, which `load_inline` compiles for most of a minute where nobody has before."""
     folder = headers.compiled()
-    return Library("torch headers", folder.name if folder else None, "" if folder else f"run {headers.COMMAND}")
+    return Library(
+        "torch headers",
+        folder.name if folder else None,
+        "" if folder else f"optional: {headers.COMMAND} makes load_inline quicker",
+    )
 
 
 def _library(name: str) -> Library:

@@ -199,7 +199,7 @@ def print_health(console: Console, health: Health) -> None:
         sandbox.add_column(name, overflow="fold")
     for layer in health.layers:
         style = "green" if layer.present else "red" if layer.required else "yellow"
-        present = Text("yes" if layer.present else "no", style=style)
+        present = Text("yes" if layer.present else "no" if layer.required else "no (optional)", style=style)
         sandbox.add_row(layer.name, present, Text(layer.reason), Text(layer.fix))
     console.print(sandbox)
     console.print(

@@ -1,7 +1,7 @@
 """Bounds on a player's memory and tasks that the kernel keeps itself, in a cgroup (version 2) that the host set aside.
 
-The group is called `fastkernels` and lies beside or above the evaluator's own; `FIX` makes one. Each player gets a
-group within it before any of a candidate's code runs. No process but players is moved, no other group is touched.
+The group is called `fastkernels` and lies beside or above the evaluator's own; `fix` says how to make one. Each player
+gets a group within it before any of a candidate's code runs. No process but players is moved, no other group touched.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "fastkernels"
-FIX = (
-    f"as root: mkdir /sys/fs/cgroup/{NAME}; echo '+memory +pids' > /sys/fs/cgroup/cgroup.subtree_control; "
-    f"echo '+memory +pids' > /sys/fs/cgroup/{NAME}/cgroup.subtree_control"
-)
 _CONTROLLERS = {"memory", "pids"}
 _SUBTREE = "cgroup.subtree_control"
 _NUMBERS = itertools.count()
@@ -97,6 +93,19 @@ def find() -> Path:
         if (folder / NAME / _SUBTREE).exists():
             return _usable(folder / NAME)
     raise OSError(f"no group {NAME!r} of cgroup version 2 beside or above this process's own, {mount / own}")
+
+
+def fix() -> str:
+    """How whoever owns the host sets a group aside."""
+    try:
+        mount = _mount()
+    except OSError:
+        return "as root: mount -t cgroup2 none /sys/fs/cgroup"
+    if not _CONTROLLERS <= set((mount / "cgroup.controllers").read_text().split()):
+        return "boot with systemd.unified_cgroup_hierarchy=1: memory and pids belong to cgroup version 1 here"
+    own = f"{mount}/{NAME}"
+    passes = "echo '+memory +pids' >"
+    return f"as root: mkdir {own}; {passes} {mount}/{_SUBTREE}; {passes} {own}/{_SUBTREE}"
 
 
 def _usable(group: Path) -> Path:

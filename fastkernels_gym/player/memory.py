@@ -107,7 +107,7 @@ class DeviceSlab:
             ProtocolError: if the handle opens nothing, or something that is too large.
         """
         pointer = ctypes.c_uint64()
-        if len(handle) != 64:
+        if len(handle) != 64 or device.type != "cuda":
             raise ProtocolError("not a memory handle")
         status = _driver().cuIpcOpenMemHandle_v2(
             ctypes.byref(pointer), _Handle.from_buffer_copy(handle), ctypes.c_uint(1)

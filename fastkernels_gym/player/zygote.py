@@ -35,6 +35,7 @@ def main() -> None:
     control = Channel(socket.socket(fileno=int(sys.argv[1])))
     nested, kept = sys.argv[2] == "nested", sys.argv[3:]
     import torch
+    import torch.nn.attention.varlen  # brings torch._dynamo along: half a second, in every player
     import triton  # noqa: F401
     from transformers import AutoConfig
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
-from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.numerics import ErrorRatio, Errors
 from fastkernels_gym.results import Verdict
 
 Outputs = tuple[torch.Tensor | None, ...]
@@ -35,12 +35,45 @@ class Expected:
 
 
 def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
-    """The worst error ratio of a call's outputs.
+    """The worst error ratio of a call's outputs; raises as `judge_together` does."""
+    return judge_together(name, [(outputs, expected)])
+
+
+def judge_together(name: str, calls: Sequence[tuple[Outputs, Expected]]) -> ErrorRatio:
+    """The worst error ratio of an output, over all of these calls of one program.
 
     Raises:
         CandidateFault: wrong_value or unwritten_output, naming the first output that fails.
     """
+    compared: dict[int, list[_Compared]] = {}
+    for outputs, expected in calls:
+        for one in _compare(name, outputs, expected):
+            compared.setdefault(one.index, []).append(one)
     worst = ErrorRatio(0.0, 0.0)
+    for found in compared.values():
+        ratio = numerics.together([one.errors for one in found])
+        if not ratio.passes:
+            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, max(found, key=_furthest_off), ratio))
+        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
+    return worst
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One floating-point output of one call, its NaN and infinities in their places."""
+
+    index: int
+    ours: torch.Tensor
+    truth: torch.Tensor
+    errors: Errors
+
+
+def _furthest_off(one: _Compared) -> float:
+    return one.errors.candidate[1]
+
+
+def _compare(name: str, outputs: Outputs, expected: Expected) -> Iterator[_Compared]:
+    """Checks what is exact of a call's outputs, and measures the rest."""
     all_of_them = (outputs, expected.baseline, expected.oracle)
     if expected.canonical is not None:
         all_of_them = tuple(expected.canonical(*found) for found in all_of_them)  # type: ignore[assignment]
@@ -62,11 +95,7 @@ def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
             raise CandidateFault(
                 verdict, f"{name}: output {index}: {share:.1%} NaN where numbers belong, or infinities misplaced"
             )
-        ratio = numerics.error_ratio(ours, base, truth)
-        if not ratio.passes:
-            raise CandidateFault(Verdict.WRONG_VALUE, _mismatch(name, index, ours, truth, ratio))
-        worst = ErrorRatio(max(worst.rms, ratio.rms), max(worst.max, ratio.max))
-    return worst
+        yield _Compared(index, ours, truth, numerics.errors(ours, base, truth))
 
 
 def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor) -> None:
@@ -76,7 +105,8 @@ def _judge_unsettled(name: str, index: int, ours: torch.Tensor, truth: torch.Ten
         raise CandidateFault(Verdict.WRONG_VALUE, detail)
 
 
-def _mismatch(name: str, index: int, ours: torch.Tensor, truth: torch.Tensor, ratio: ErrorRatio) -> str:
+def _mismatch(name: str, worst: _Compared, ratio: ErrorRatio) -> str:
+    ours, truth, index = worst.ours, worst.truth, worst.index
     error = torch.nan_to_num(ours.double() - truth).abs()
     position = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
     return (

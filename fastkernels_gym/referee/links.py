@@ -218,7 +218,7 @@ class Pass(Program):
             with self._rows_kept(seen.link - 1):
                 return expect(self, self._call(seen), seen.metadata)
         baseline = self._baseline(seen)
-        with self.scene.subject.oracle():
+        with self.scene.subject.oracle(""):
             return Expected(baseline, self._end(seen, wide=True))
 
     def _baseline(self, seen: Glimpse) -> Outputs:

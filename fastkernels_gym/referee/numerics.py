@@ -1,18 +1,23 @@
 """How accurate is accurate enough: as accurate as production. Every threshold of the project is in this module.
 
 A candidate's error against the oracle is divided by the baseline's own error against it, the latter floored at half an
-ulp of the oracle in the output's dtype. Shape, dtype, contiguity and the places of NaN and infinities are exact.
+ulp of the oracle in the output's dtype, over rows enough for the ratio to be a statistic. Shape, dtype, contiguity and
+the places of NaN and infinities are exact.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 RMS_RATIO = 2.0
 MAX_RATIO = 4.0
+# A ratio of errors is a statistic over rows: what all elements of a row share, a norm's scale or a softmax's sum, errs
+# once a row. Calls of fewer rows are judged together until there are as many (docs/decisions.md has the rates).
+FEWEST_ROWS = 64
 # A round on which the baseline itself is this far off the oracle (relative RMS) says nothing and is redrawn smaller.
 BASELINE_OFF = 0.05
 # Timed outputs of the whole model are held against the baseline's on the same tokens: both err, each in its own way.
@@ -44,8 +49,25 @@ def half_ulp(oracle: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.ldexp(torch.full_like(oracle, info.eps / 2), exponent - 1)
 
 
-def error_ratio(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.Tensor) -> ErrorRatio:
-    """The ratio of errors; elements where the oracle is not finite are left to `same_places`.
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """What candidate and baseline are off by in one output of one call, in half ulps of the oracle.
+
+    The unit is the call's own, so that calls of different magnitude can be taken together.
+
+    Args:
+        elements: where the oracle is finite; no others count.
+        candidate: RMS and maximum.
+        baseline: RMS and maximum.
+    """
+
+    elements: int
+    candidate: tuple[float, float]
+    baseline: tuple[float, float]
+
+
+def errors(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.Tensor) -> Errors:
+    """Measures one output; elements where the oracle is not finite are left to `same_places`.
 
     Args:
         candidate: any shape, a float dtype.
@@ -54,13 +76,32 @@ def error_ratio(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.T
     """
     finite = torch.isfinite(oracle)
     truth = torch.where(finite, oracle, 0.0)
-    floor = half_ulp(truth, candidate.dtype)
-    theirs = torch.where(finite, candidate.double() - truth, 0.0).abs()
-    ours = torch.where(finite, baseline.double() - truth, 0.0).abs()
+    unit = torch.where(finite, half_ulp(truth, candidate.dtype), 0.0)
+
+    def off(values: torch.Tensor) -> tuple[float, float]:
+        error = torch.where(finite, values.double() - truth, 0.0).abs()
+        return _quotient(_rms(error), _rms(unit)), _quotient(_max(error), _max(unit))
+
+    return Errors(int(finite.sum()), off(candidate), off(baseline))
+
+
+def together(found: Sequence[Errors]) -> ErrorRatio:
+    """The ratio over all of these: RMS by elements, the baseline's floored at half an ulp."""
+    elements = max(1, sum(one.elements for one in found))
+
+    def rms(values: Iterable[float]) -> float:
+        weighted = (one.elements * value * value for one, value in zip(found, values, strict=True))
+        return math.sqrt(sum(weighted) / elements)
+
     return ErrorRatio(
-        _quotient(_rms(theirs), max(_rms(ours), _rms(floor))),
-        _quotient(_max(theirs), max(_max(ours), _max(floor))),
+        _quotient(rms(one.candidate[0] for one in found), max(1.0, rms(one.baseline[0] for one in found))),
+        _quotient(max(one.candidate[1] for one in found), max(1.0, *(one.baseline[1] for one in found))),
     )
+
+
+def error_ratio(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.Tensor) -> ErrorRatio:
+    """The ratio of errors in one output of one call; arguments as in `errors`."""
+    return together([errors(candidate, baseline, oracle)])
 
 
 def same_places(candidate: torch.Tensor, baseline: torch.Tensor) -> bool:

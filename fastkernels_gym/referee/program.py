@@ -234,7 +234,7 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
         baseline = run_baseline(scene, call, metadata)
     baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
     wide = _WideCaches(scene.kv_caches)
-    with scene.subject.oracle(), routers.heard() as exact:
+    with scene.subject.oracle(call.path), routers.heard() as exact:
         arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
         oracle = _run(scene, call, arguments, ForwardContext(metadata, wide))
     return Expected(
@@ -265,9 +265,9 @@ def _check_output(
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is {dtype}, expected {dtype_name(expected.dtype)}")
     if device != expected.device.type:
         raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is on {device}, expected {expected.device.type}")
-    if len(stride) != len(shape):
+    if len(stride) != len(shape) or not all(type(step) is int for step in stride):
         raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described")
-    contiguous = torch.empty(shape, device="meta").stride()
+    contiguous = torch.empty(expected.shape, device="meta").stride()
     if (
         expected.is_contiguous()
         and expected.numel() > 0

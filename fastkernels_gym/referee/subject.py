@@ -59,10 +59,10 @@ class Subject:
         return any("key_cache" in getattr(part, "mutates", ()) for part in self.module.get_submodule(path).modules())
 
     @contextmanager
-    def oracle(self) -> Iterator[None]:
-        """Within it every operator runs its reference, its own parameters and buffers widened to float64."""
+    def oracle(self, path: str) -> Iterator[None]:
+        """Within it every operator runs its reference, parameters and buffers below `path` widened to float64."""
         hooks = []
-        for module in self.module.modules():
+        for module in self.module.get_submodule(path).modules():
             if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
                 widened = _Widened()
                 hooks.append(module.register_forward_pre_hook(widened.enter))

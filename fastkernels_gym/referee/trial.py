@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
 from fastkernels_gym.referee.hard_values import HARD_VALUES
-from fastkernels_gym.referee.judging import Expected, compare, judge, noise_floor
+from fastkernels_gym.referee.judging import Expected, compare, judge_together, noise_floor
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Program, expect
@@ -41,8 +42,8 @@ from fastkernels_gym.referee.timings import (
 )
 from fastkernels_gym.results import Correctness, Verdict
 
-_JUDGED = 2  # calls of a program whose every element is judged
-_UNSEEN_CALLS = 2  # at lengths that are not in the observation
+_JUDGED = 2  # calls of a program whose every element is judged, or as many as make a statistic
+_UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as make a statistic
 # By how much two honest players' fixed costs differ, as a share of a window of one call: 15 to 196 us of 0.6 to 2 ms
 # on an H200 (docs/decisions.md).
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
@@ -143,7 +144,7 @@ class Trial:
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                calls = record(self.session, case, hidden, _UNSEEN_CALLS)
+                calls = record(self.session, case, hidden, max(_UNSEEN_CALLS, _statistic(hidden)))
                 unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
@@ -181,7 +182,7 @@ class Trial:
         """Real data, twice: right both times, or `nondeterministic`."""
         count = len(program.calls)
         self.contender.prepare(program)
-        judged = self.session.rng.sample(range(count), min(count, _JUDGED))
+        judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, _statistic(program.scene))))
         expected = {index: expect(program, program.calls[index]) for index in judged}
         self._judge_window(program, expected, name)
         try:
@@ -199,8 +200,7 @@ class Trial:
             program.shuffle_pages()
         self.contender.set_pages(program)
         self.contender.run(program, len(program.calls))
-        for index, truth in expected.items():
-            self._note(judge(name, self.contender.outputs(program, index), truth), name)
+        self._note(self._judge_calls(program, expected, name), name)
         if isinstance(program, Pass):
             for seen in self.contender.seen(program):
                 self._note(program.judge_link(seen, name), f"{name}, {program.name_of(seen.link)}")
@@ -208,20 +208,25 @@ class Trial:
             self._check_pages(program.scene)
         self.rounds += 1
 
+    def _judge_calls(self, program: Program, expected: dict[int, Expected], name: str) -> ErrorRatio:
+        """Each call that has rows enough by itself, all together where they have not."""
+        calls = [(self.contender.outputs(program, index), truth) for index, truth in expected.items()]
+        groups = [calls] if _statistic(program.scene) > 1 else [[call] for call in calls]
+        ratios = [judge_together(name, group) for group in groups]
+        return ErrorRatio(max(ratio.rms for ratio in ratios), max(ratio.max for ratio in ratios))
+
     def _judge_hard_values(self, program: Program, name: str) -> None:
         if not any(isinstance(a, Given) and a.tensor.is_floating_point() for a in program.calls[0].arguments):
             return
+        count = len(program.calls)
         for kind, change in HARD_VALUES.items():
-            index = self.session.rng.randrange(len(program.calls))
-            for shrink in (1.0, 0.1, 0.01):
-                call = program.calls[index].with_floats(lambda t, c=change, s=shrink: c(t) * s)  # type: ignore[misc]
-                truth = expect(program, call)
-                if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
-                    calls = [*program.calls]
-                    calls[index] = call
-                    program.fill(calls)
-                    self._judge_window(program, {index: truth}, f"{name} ({kind})")
-                    break
+            calls, expected = [*program.calls], {}
+            for index in self.session.rng.sample(range(count), min(count, _statistic(program.scene))):
+                if (hard := _fit(program, index, change)) is not None:
+                    calls[index], expected[index] = hard
+            if expected:
+                program.fill(calls)
+                self._judge_window(program, expected, f"{name} ({kind})")
         program.fill(program.calls)
         # Hard values went through the referee's own pages too: the pass itself puts the right rows back.
         program.scene.record({})
@@ -302,8 +307,7 @@ class Trial:
         noise = noise_floor(one.expected.values())
 
         def judge_again() -> None:
-            index = self.session.rng.choice(list(one.expected))
-            judge("a timed call", self.contender.outputs(program, index), one.expected[index])
+            self._judge_calls(program, one.expected, "a timed call")
 
         device = program.region.device
         state, renewable = gpu(device), program.renewable
@@ -341,6 +345,21 @@ class Trial:
             for seen in self.contender.seen(program):
                 program.compare_link(seen, f"a timed pass, {program.scene.name}")
                 self._check_pages(program.scene, program.layer_by(seen.link))
+
+
+def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Call, Expected] | None:
+    """A call with its floats changed, made smaller until the baseline itself can be trusted with it."""
+    for shrink in (1.0, 0.1, 0.01):
+        call = program.calls[index].with_floats(lambda t, s=shrink: change(t) * s)  # type: ignore[misc]
+        truth = expect(program, call)
+        if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
+            return call, truth
+    return None
+
+
+def _statistic(scene: Scene) -> int:
+    """How many of a scene's calls it takes for a ratio of errors to be a statistic: a row each token, at the least."""
+    return math.ceil(numerics.FEWEST_ROWS / sum(scene.query_lens))
 
 
 def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:

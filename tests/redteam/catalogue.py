@@ -65,6 +65,11 @@ class Submission:
         """What the evaluator is given; None where a reply holds no candidate."""
         return parse_reply(self.data.decode()) if self.name.endswith(".md") else self.data
 
+    @property
+    def strict(self) -> bool:
+        """Whether it needs an evaluator of its own kind: short deadlines, players that interpret Triton."""
+        return self.hurried or self.interpret
+
     def task_on(self, device: str) -> str:
         return self.task if "@" in self.task else f"{self.task}@{MODELS[device]}"
 
@@ -122,12 +127,13 @@ _BYTES = [
 ]
 
 
-def complaints(attack: Submission, evaluation: Evaluation) -> Iterator[str]:
-    """What is wrong with how an attack ended."""
-    if evaluation.paid:
+def complaints(one: Submission, evaluation: Evaluation) -> Iterator[str]:
+    """What is wrong with how a submission ended: an attack was paid, or any verdict is not what was expected."""
+    # What was never measured well (`stable` is false) is paid at most what the baseline earns.
+    if one.row and evaluation.paid and evaluation.reward > 1:
         yield f"paid {evaluation.reward:.3g}"
-    if evaluation.verdict not in attack.expect:
-        yield f"{evaluation.verdict}, expected {', '.join(sorted(attack.expect))}"
+    if evaluation.verdict not in one.expect:
+        yield f"{evaluation.verdict}, expected {', '.join(sorted(one.expect))}"
     text = evaluation.feedback
     if LOOT in text:
         yield f"leaked {text[text.index(LOOT) :]}"

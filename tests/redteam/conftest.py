@@ -1,16 +1,20 @@
 """Evaluators for the catalogue, and the table of how its attacks end.
 
-pytest tests/redteam --redteam-table docs/redteam.md
+pytest tests/redteam -n 0 --redteam-table docs/redteam.md
+pytest tests/redteam -n 0 --redteam-table docs/redteam.md -m gpu                  # what needs a GPU
+pytest tests/redteam -n 0 --redteam-table docs/redteam.md --redteam-device cuda   # everything, on one
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import table
 from catalogue import NO_CANDIDATE, Submission, canaries, find, submit
+from table import End, stamp
 
 import fastkernels_gym as fk
 from fastkernels_gym.request import Deadlines
@@ -18,17 +22,17 @@ from fastkernels_gym.request import Deadlines
 # A secret that every process of the host may read, set before any evaluator starts.
 os.environ["FASTKERNELS_REDTEAM_TOKEN"] = "secret"
 
-Row = tuple[int, str, str, str, str, str]
-_ROWS = pytest.StashKey[list[Row]]()
+_ENDS = pytest.StashKey[dict[str, list[End]]]()
 _WARM = pytest.StashKey[list[fk.Evaluator]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--redteam-table", type=Path, default=None, help="write how each attack ended to this file")
+    parser.addoption("--redteam-device", choices=["cpu", "cuda"], default=None, help="run all submissions on it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_ROWS], config.stash[_WARM] = [], []
+    config.stash[_ENDS], config.stash[_WARM] = {}, []
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +61,9 @@ def evaluator_for(request: pytest.FixtureRequest, _bait: None) -> Callable[[Subm
     """The evaluator that a submission needs, warm."""
 
     def choose(one: Submission) -> fk.Evaluator:
-        name = "strict_evaluator" if one.hurried or one.interpret else "evaluator"
-        evaluator: fk.Evaluator = request.getfixturevalue("gpu_evaluator" if one.device == "cuda" else name)
+        name = "strict_evaluator" if one.strict else "evaluator"
+        on_gpu = on_device(request.config, one) == "cuda"
+        evaluator: fk.Evaluator = request.getfixturevalue("gpu_evaluator" if on_gpu else name)
         warm = request.config.stash[_WARM]
         if evaluator not in warm:
             submit(evaluator, find("reference"))
@@ -69,34 +74,34 @@ def evaluator_for(request: pytest.FixtureRequest, _bait: None) -> Callable[[Subm
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[[Submission, str, float, list[str]], None]:
-    """Puts an attack's end into the table. A reward's own digits are the machine's: the table says what they mean."""
+def note(request: pytest.FixtureRequest) -> Callable[[Submission, Sequence[fk.Evaluation], list[str]], None]:
+    """Keeps how a submission ended, for the table."""
 
-    def write(attack: Submission, verdict: str, reward: float, wrong: list[str]) -> None:
+    def write(one: Submission, evaluations: Sequence[fk.Evaluation], wrong: list[str]) -> None:
+        reward = evaluations[-1].reward if evaluations else 0.0
         paid = "0" if reward == 0 else "above 1" if any(w.startswith("paid") for w in wrong) else "at most 1"
-        row = (attack.row, attack.name, attack.idea, verdict, paid, "no: " + "; ".join(wrong) if wrong else "yes")
-        request.config.stash[_ROWS].append(row)
+        end = End(
+            one.name,
+            str(evaluations[-1].verdict) if evaluations else NO_CANDIDATE,
+            (paid if one.row else "paid") if reward else "0",
+            tuple(wrong),
+            evaluations[-1].device if evaluations else "",
+            *stamp(),
+        )
+        request.config.stash[_ENDS].setdefault(on_device(request.config, one), []).append(end)
 
     return write
+
+
+def on_device(config: pytest.Config, one: Submission) -> str:
+    """Where a submission runs: where it says, unless all are to run elsewhere."""
+    chosen: str | None = config.getoption("--redteam-device", default=None)
+    return chosen or one.device
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path: Path | None = session.config.getoption("--redteam-table", default=None)
     if path is not None:
-        path.write_text(_table(sorted(session.config.stash[_ROWS])), encoding="utf-8")
-
-
-def _table(rows: list[Row]) -> str:
-    lines = [
-        "# How each known attack ends",
-        "",
-        "Written by `pytest tests/redteam --redteam-table docs/redteam.md`; sources: `tests/redteam/attacks/`.",
-        "Contained: nothing is paid for speed that is not there, the referee lives, no process, file or descriptor is",
-        "left, nothing is read that is not the player's, and the next honest kernel is judged right. Attacks that need",
-        f"a GPU are in the table of a run that has one. `{NO_CANDIDATE}`: the reply holds no candidate.",
-        "",
-        "| row | attack | idea | verdict | reward | contained |",
-        "|--:|---|---|---|---|---|",
-    ]
-    lines += ["| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        for device, ends in session.config.stash[_ENDS].items():
+            table.note(ends, device)
+        path.write_text(table.render(), encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from catalogue import NO_CANDIDATE, Submission, Traces, attacks, complaints, find, settled, submit
+from marks import marks_of
 
 import fastkernels_gym as fk
 from fastkernels_gym.results import Verdict
@@ -17,13 +18,7 @@ AIM_FURTHER = {29, 30, 32, 38, 40, 41, 43, 44, 45}
 
 
 def parameters() -> list[Any]:
-    found = []
-    for attack in attacks():
-        marks = [pytest.mark.gpu] if attack.device == "cuda" else []
-        if attack.open:
-            marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=attack.open))
-        found.append(pytest.param(attack, id=attack.name, marks=marks))
-    return found
+    return [pytest.param(attack, id=attack.name, marks=marks_of(attack)) for attack in attacks()]
 
 
 def test_every_row_has_an_attack() -> None:
@@ -35,7 +30,7 @@ def test_an_attack_is_contained(
     attack: Submission, evaluator_for: Callable[[Submission], fk.Evaluator], note: Callable[..., None]
 ) -> None:
     if attack.source is None:
-        note(attack, NO_CANDIDATE, 0.0, [])
+        note(attack, [], [])
         assert attack.expect == {NO_CANDIDATE}
         return
     evaluator = evaluator_for(attack)
@@ -47,5 +42,5 @@ def test_an_attack_is_contained(
         (after,) = submit(evaluator, find("reference"))
         wrong += [] if after.verdict is Verdict.OK else [f"the next honest kernel: {after.verdict}"]
     last = evaluations[-1]
-    note(attack, str(last.verdict), last.reward, wrong)
+    note(attack, evaluations, wrong)
     assert not wrong, f"{wrong} {last.ladder[:1]} {last.feedback[:2000]}"

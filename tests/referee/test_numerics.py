@@ -32,6 +32,28 @@ def test_one_wrong_element_fails(oracle: torch.Tensor) -> None:
     assert not numerics.error_ratio(wrong, oracle.float(), oracle).passes
 
 
+def test_one_row_by_itself_is_no_statistic_and_many_are() -> None:
+    """An equally accurate norm, its sum in another order: what a row shares errs once a row."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4096, 64, generator=generator) * torch.exp(1.5 * torch.randn(4096, 64, generator=generator))
+    baseline = x * torch.rsqrt(x.square().mean(-1, keepdim=True))
+    squares = x.square()
+    while squares.shape[1] > 1:
+        squares = squares[:, ::2] + squares[:, 1::2]
+    candidate = x * (1 / torch.sqrt(squares / 64))
+    oracle = x.double() * torch.rsqrt(x.double().square().mean(-1, keepdim=True))
+    rows = [numerics.errors(*of) for of in zip(candidate, baseline, oracle, strict=True)]
+    assert sum(not numerics.together([row]).passes for row in rows) > 10
+    for first in range(0, len(rows), numerics.FEWEST_ROWS):
+        assert numerics.together(rows[first : first + numerics.FEWEST_ROWS]).passes
+
+
+def test_a_large_call_does_not_hide_the_error_of_a_small_one(oracle: torch.Tensor) -> None:
+    rounded, coarse = oracle.float(), (oracle * (1 + 3e-7)).float()
+    calls = [(rounded * 2**20, rounded * 2**20, oracle * 2**20), (coarse, rounded, oracle)]
+    assert not numerics.together([numerics.errors(*call) for call in calls]).passes
+
+
 def test_zeros_are_judged_exactly(oracle: torch.Tensor) -> None:
     zeros = torch.zeros_like(oracle)
     assert numerics.error_ratio(zeros.float(), zeros.float(), zeros) == numerics.ErrorRatio(0.0, 0.0)
