@@ -142,3 +142,31 @@ def test_the_packaged_prices_tell_models_apart() -> None:
     assert prices.find("unheard-of") is None
     # A server that reports more cached tokens than tokens makes nothing cheaper than cached.
     assert large.dollars(Usage(100, 10**9, -5, 7, 1)) == pytest.approx(100 * 1.25 / 1e6)
+
+
+def test_own_templates_are_used_and_belong_to_the_run(
+    server: ChatServer, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "system.j2").write_text("Answer in verse.")
+    command += ["--samples", "1", "--turns", "1", "--temperature", "0.5", "--seed", "3"]
+    assert run([*command, "--prompt-dir", str(own), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "--- system\nAnswer in verse.\n" in shown and "## Toolchains" in shown and not server.requests
+    assert run([*command, "--prompt-dir", str(own)]) == 0
+    asked = server.requests[-1]
+    assert asked["messages"][0]["content"] == "Answer in verse.\n" and asked["temperature"] == 0.5
+    assert {request["seed"] for request in server.requests} == {asked["seed"]} and 0 <= asked["seed"] < 1 << 31
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["facts"]["kind"] == "cpu" and (config["temperature"], config["seed"]) == (0.5, 3)
+
+    capsys.readouterr()
+    (own / "system.j2").write_text("Answer in prose.")
+    for changed, said in (([], "prompts was"), (["--seed", "4"], "seed was 3"), (["--temperature", "3"], "0 to 2")):
+        assert run([*command, "--prompt-dir", str(own), "--resume", *changed]) == 2
+        line = capsys.readouterr().err.strip()
+        assert said in line and line.count("\n") == 0
+    (own / "system.j2").write_text("Answer as {{ whom }}.")
+    assert run([*command, "--prompt-dir", str(own), "--dry-run"]) == 2
+    assert capsys.readouterr().err == "fk-gym: --prompt-dir: template system.j2: no variable 'whom'; there are none\n"

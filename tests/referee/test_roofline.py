@@ -2,9 +2,12 @@
 
 import random
 
+import pytest
 import torch
 
 from fastkernels_gym.catalog import load_model_config
+from fastkernels_gym.catalog.trace import trace
+from fastkernels_gym.catalog.workloads import Phase
 from fastkernels_gym.referee.roofline import Ceilings, least_seconds
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
@@ -26,3 +29,20 @@ def test_pages_before_the_window_need_not_be_read() -> None:
         # The first layer has no residual to read.
         residual = 3 * model.config.hidden_size * 4 if part == "" else 0
         assert whole - bound == token * hidden + residual
+
+
+@pytest.mark.parametrize(("phase", "batch", "new", "context"), (("prefill", 2, 8, 0), ("decode", 3, 1, 20)))
+def test_prompts_count_what_the_bound_counts(phase: str, batch: int, new: int, context: int) -> None:
+    model = load_model_config("tiny-gemma3")
+    subject = Subject(model, torch.device("cpu"), 2, torch.Generator().manual_seed(0))
+    scene = Scene(subject, phase, [new] * batch, [context] * batch, random.Random(0))
+    cases = {case.paths[0]: case for case in trace(model, Phase(phase, batch, new, context, 1)).cases}
+    paths = [path for path in cases if ".layers.0." in path or path == "model.layers.0"]
+    assert len(paths) >= 10
+    with torch.no_grad():
+        for call in scene.record(dict.fromkeys(paths, 1)):
+            moved = least_seconds(scene, call, Ceilings(bytes_per_s=1.0, flops_per_s=1e30))
+            products = least_seconds(scene, call, Ceilings(bytes_per_s=1e30, flops_per_s=1.0))
+            work = cases[call.path].work
+            assert (call.path, work.bytes) == (call.path, moved)
+            assert (call.path, work.flops) == (call.path, round(products) if work.flops else 0)
