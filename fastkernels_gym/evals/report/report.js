@@ -145,11 +145,15 @@
     const attempt = data(`attempt-${row.querySelector(".open").dataset.attempt}`);
     byId("detail-title").textContent = `${attempt.task} · sample ${attempt.sample + 1}`;
     byId("turns").replaceChildren(...attempt.turns.map((turn, index) => {
-      const tab = make("button", { type: "button", role: "tab", "aria-controls": "turn" }, `turn ${turn.turn + 1}: ${turn.verdict}`);
+      const kind = turn.verdict === "ok" ? "good" : "bad";
+      const tab = make("button", { type: "button", role: "tab", "aria-controls": "turn", class: kind }, `turn ${turn.turn + 1}: ${turn.verdict}`);
       tab.addEventListener("click", () => showTurn(attempt, index));
       return tab;
     }));
     showTurn(attempt, Math.max(0, attempt.turns.findIndex((turn) => turn.turn === attempt.best)));
+    const seen = rows.filter((row) => !row.hidden);
+    byId("previous").disabled = seen[0] === row;
+    byId("next").disabled = seen[seen.length - 1] === row;
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   };
