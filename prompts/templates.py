@@ -20,7 +20,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "cross.j2": ("first", "second", "turns_left"),
 }
 """What each message is made of. A part (`_*.j2`) sees what the template that includes it does."""
-_OF_PARTS = tuple(sorted({variable for variables in VARIABLES.values() for variable in variables}))
+_OF_PARTS = tuple(sorted({"call", "loop", "turn"}.union(*VARIABLES.values())))
 
 
 class BadTemplate(ValueError):

@@ -65,19 +65,16 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary, Account]:
         UserError: on options that do not exist or do not fit together, before anything runs.
     """
     agent, config, prices = _settle(options)
-    require_price(agent.llm, options.limits, prices)
+    account = Account(agent.llm, options.limits, prices)
     path = options.out or _new_folder(agent.name)
     with (
-        RunFolder(path, config, resume=options.resume) as folder,
+        RunFolder(path, config, resume=options.resume, account=account) as folder,
         Evaluator(device=config.device, allow_unsandboxed=options.allow_unsandboxed) as evaluator,
         progress(config) as report,
     ):
         of = f" of {config.suite}" if config.suite else ""
         print(f"{agent.name} on {len(config.tasks)} tasks{of}, {config.device}; run folder {path}", file=sys.stderr)
-        account = Account(path, agent.llm, options.limits, prices)
-        summary = run_eval(
-            agent, evaluator, folder, concurrency=options.llm_concurrency, report=report, account=account
-        )
+        summary = run_eval(agent, evaluator, folder, concurrency=options.llm_concurrency, report=report)
         return path, summary, account
 
 

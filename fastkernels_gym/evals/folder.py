@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from fastkernels_gym.agent import Proposal, Turn
 from fastkernels_gym.device import DeviceFacts
 from fastkernels_gym.errors import RunFolderError
+from fastkernels_gym.evals.limits import Account
 from fastkernels_gym.evals.rollout import Rollout, read_rollout, read_rollouts
 from fastkernels_gym.evals.tally import Tally
 from fastkernels_gym.results import Measure, RewardKind
@@ -118,17 +119,20 @@ class RunFolder:
         path: the folder.
         config: the run's.
         resume: continues a run; False makes the folder.
+        account: told of everything that the folder has recorded; None makes one without limits and prices.
 
     Attributes:
         tally: of the turns so far.
+        account: of what the run has spent.
 
     Raises:
         RunFolderError: if the folder exists without `resume`, is missing with it, is in use, belongs to another
             configuration or is damaged.
     """
 
-    def __init__(self, path: Path, config: RunConfig, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool = False, account: Account | None = None) -> None:
         self.path, self.config = path, config
+        self.account = account or Account(config.llm)
         _enter(path, resume)
         self._lock = FileLock(path / ".lock", timeout=0)
         try:
@@ -219,6 +223,7 @@ class RunFolder:
     def _recover(self) -> None:
         """Takes in the turns that are complete; what a kill left of the last line is cut off."""
         for place, rollout in read_rollouts(self._journal):
+            self.account.recall(rollout)
             if rollout.candidate_sha is None or self._kernel(rollout.candidate_sha).exists():
                 self._note(place, rollout)
         if self._journal.exists():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastkernels_gym.agent import LLMFault, Usage
 from fastkernels_gym.cli.app import run
 from fastkernels_gym.errors import UserError
-from fastkernels_gym.evals import Account, Limits, Price, Prices, Rollout
+from fastkernels_gym.evals import Account, Limits, Price, Prices, Rollout, RunConfig, RunFolder
 
 TASK = "L1/silu_and_mul@tiny-llama"
 PRICES = '[[price]]\nmodels = ["some-*"]\ninput = 1\ncached = 0.5\noutput = 2\nreasoning = 4\n'
@@ -93,13 +93,19 @@ def test_turns_that_ran_again_and_earlier_sittings_count(tmp_path: Path) -> None
     lost = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, error="HTTP 500", faults=(LLMFault.SERVER_ERROR,))
     again = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, reply="Hm.", elapsed=100.0)
     (tmp_path / "rollouts.jsonl").write_bytes(lost.to_json() + again.to_json())
-    prices = Prices((Price(("some-*",), 1.0, 2.0),))
-    account = Account(tmp_path, "some-llm", Limits(seconds=100.0), prices)
+    prices, config = Prices((Price(("some-*",), 1.0, 2.0),)), RunConfig("gpt", (TASK,), "some-llm")
+
+    def recount(limits: Limits) -> Account:
+        account = Account("some-llm", limits, prices)
+        RunFolder(tmp_path, config, resume=True, account=account).close()
+        return account
+
+    account = recount(Limits(seconds=100.0))
     assert not account.may_start() and account.ended_by == "--max-time"
     found = account.to_dict()
     assert found["account"]["prompt_tokens"] == 200 and found["account"]["dollars"] == pytest.approx(280e-6)
     assert found["faults"] == {"server_error": 1}
-    assert Account(tmp_path, "some-llm", Limits(dollars=1.0, tokens=241, seconds=1e4), prices).may_start()
+    assert recount(Limits(dollars=1.0, tokens=241, seconds=1e4)).may_start()
 
 
 @pytest.mark.parametrize(
