@@ -1,7 +1,8 @@
 """An LLM made of a script: it answers a question about a task as an LLM of middling skill might, and always the same.
 
 What it writes is the reference, with faults or with a faster way for parts of it; which, its question's seed decides,
-and how often it was told that a kernel is wrong or slow: it learns. Nothing is remembered between questions.
+and how often it has been told what a kernel earned: it learns. Not what it was told: timings differ from run to run,
+and its answers must not. Nothing is remembered between questions.
 """
 
 from __future__ import annotations
@@ -47,12 +48,18 @@ class FusedRotaryEmbedding({base}):
     "FlashAttnPrefill": '''
 class FusedFlashAttnPrefill({base}):
     def forward(self, query, key, value, query_start_loc, max_query_len):
-        out, bounds = torch.empty_like(query), query_start_loc.tolist()
-        for begin, end in zip(bounds, bounds[1:]):
-            q, k, v = (t[begin:end].transpose(0, 1).unsqueeze(0) for t in (query, key, value))
-            found = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
-            out[begin:end] = found[0].transpose(0, 1)
-        return out
+        lengths = query_start_loc.diff().tolist()
+        if len(set(lengths)) == 1:  # one batch instead of a loop
+            return self.attend(*(t.unflatten(0, (len(lengths), -1)) for t in (query, key, value))).flatten(0, 1)
+        parts = zip(*(t.split(lengths) for t in (query, key, value)))
+        return torch.cat([self.attend(q[None], k[None], v[None])[0] for q, k, v in parts])
+
+    def attend(self, query, key, value):
+        hidden = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool, device=query.device).triu_(1)
+        q = query.unflatten(2, (self.num_kv_heads, -1)).permute(0, 2, 3, 1, 4)
+        k, v = (t.permute(0, 2, 1, 3).unsqueeze(2) for t in (key, value))
+        scores = (q @ k.mT).mul_(self.scale).masked_fill_(hidden, float("-inf"))
+        return (scores.softmax(-1) @ v).flatten(1, 2).transpose(1, 2).contiguous()
 ''',
     "FlashAttnDecode": '''
 class FusedFlashAttnDecode({base}):
@@ -119,9 +126,8 @@ def reply(request: dict[str, Any]) -> str:
     assert found is not None
     operator = load_task(found[1]).operator
     draw = random.Random(f"{operator.id} {request.get('seed')}")
-    feedback = [message["content"] for message in messages[2:] if message["role"] == "user"]
-    told = sum(1 if "module: `ok`" in text else 2 for text in feedback)
-    rung = min(len(LADDER) - 1, draw.randrange(len(LADDER)) + draw.randrange(2 * told + 1))
+    told = sum(message["role"] == "user" for message in messages[2:])
+    rung = min(len(LADDER) - 1, draw.randrange(len(LADDER)) + draw.randrange(3 * told + 1))
     return write(operator, LADDER[rung])
 
 
