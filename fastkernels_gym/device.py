@@ -1,12 +1,16 @@
 """What is known of the device that candidates run on, found without touching it: no CUDA starts in this process.
 
-Names come from the driver's own tool. Ceilings are those of known GPUs: measured by the evaluator where a figure of a
-run is at hand, else the maker's data sheet; of any other device they are not known.
+Its name comes from the driver's own tool. Its ceilings are what the evaluator measured on a device of that name and
+left on the disk; else those of known GPUs: figures of earlier runs, or the maker's data sheet. Of any other device they
+are not known.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -15,20 +19,20 @@ from typing import Literal
 
 _QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 _PATIENCE_S = 10.0
-_MEASURED = "measured by the evaluator"
-_PUBLISHED = "by its data sheet"
+_MEASURED, _EARLIER, _PUBLISHED = "measured here", "measured in earlier runs", "by its data sheet"
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """A device; None stands for what is not known.
+    """A device; None, or no entry, stands for what is not known.
 
     Args:
         kind: `cpu` or `cuda`.
         name: as its driver has it.
         memory_bytes: of the device's own memory.
-        bytes_per_s: of a large copy, read and written.
-        flops_per_s: of a large matrix product of 16-bit floating-point numbers.
+        bytes_per_s: of its memory, for a large copy, read and written.
+        flops_per_s: of a large matrix product, by dtype.
         ceilings: how the last two are known.
     """
 
@@ -36,28 +40,49 @@ class DeviceFacts:
     name: str | None = None
     memory_bytes: int | None = None
     bytes_per_s: float | None = None
-    flops_per_s: float | None = None
+    flops_per_s: tuple[tuple[str, float], ...] = ()
     ceilings: str | None = None
 
+    def flops_of(self, dtype: object) -> float | None:
+        """Operations a second of matrix products of a dtype, named or torch's."""
+        return dict(self.flops_per_s).get(str(dtype).removeprefix("torch."))
 
-# By the beginning of a name, the longer before the shorter.
-_KNOWN: tuple[tuple[str, float, float, str], ...] = (
-    ("NVIDIA H200", 4.27e12, 785e12, _MEASURED),
+
+# By the beginning of a name: bytes a second, 16-bit operations a second.
+_KNOWN = (
+    ("NVIDIA H200", 4.27e12, 785e12, _EARLIER),
     ("NVIDIA H100 80GB HBM3", 3.35e12, 989e12, _PUBLISHED),
     ("NVIDIA A100-SXM4-80GB", 2.04e12, 312e12, _PUBLISHED),
 )
 
 
-@cache
 def device_facts(kind: Literal["cpu", "cuda"]) -> DeviceFacts:
-    """The facts of this machine's device; asked for once a process."""
-    if kind == "cpu":
-        return DeviceFacts(kind, _processor())
-    name, memory = _first_gpu()
-    known = next((entry for entry in _KNOWN if name is not None and name.startswith(entry[0])), None)
-    return DeviceFacts(kind, name, memory, *(known[1:] if known else ()))
+    """The facts of this machine's device."""
+    name, memory = (_processor(), None) if kind == "cpu" else _first_gpu()
+    if name is None:
+        return DeviceFacts(kind)
+    if measured := _left_on_disk(name):
+        products = tuple((dtype, measured[dtype]) for dtype in _DTYPES if dtype in measured)
+        return DeviceFacts(kind, name, memory, measured["memory"], products, _MEASURED)
+    for beginning, moved, products16, how in _KNOWN:
+        if name.startswith(beginning):
+            return DeviceFacts(kind, name, memory, moved, (("bfloat16", products16), ("float16", products16)), how)
+    return DeviceFacts(kind, name, memory)
 
 
+def _left_on_disk(name: str) -> dict[str, float]:
+    """The latest ceilings that the evaluator kept of a device of that name; of no use without the memory's."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        paths = (home / "fastkernels-gym" / "devices").glob(f"ceilings-*-{slug}-{'[0-9a-f]' * 12}.json")
+        found = json.loads(max(paths, key=lambda path: path.stat().st_mtime).read_bytes())
+        kept = {str(key): value for key, value in found.items() if isinstance(value, float) and value > 0}
+        return kept if "memory" in kept else {}
+    return {}
+
+
+@cache
 def _first_gpu() -> tuple[str | None, int | None]:
     """Name and memory of the GPU that candidates are timed on, as far as the driver's tool tells."""
     try:
@@ -70,10 +95,10 @@ def _first_gpu() -> tuple[str | None, int | None]:
         return None, None
 
 
-def _processor() -> str | None:
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+def _processor() -> str:
+    """The CPU's name, and how much of it this process has."""
+    cores = len(os.sched_getaffinity(0))
+    found = None
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{found[1].strip() if found else 'CPU'} ({cores} cores)"

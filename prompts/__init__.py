@@ -71,7 +71,7 @@ class Prompts:
             "task.j2",
             task=task,
             reference=seen.reference,
-            calls=[_call(case, device, task.model.dtype.itemsize) for case in task.cases],
+            calls=[_call(case, device, task.model.dtype) for case in task.cases],
             device=device,
             example_operator=example,
             example=self._templates.text(_EXAMPLES[example]),
@@ -121,12 +121,12 @@ def _outcome(turn: Turn) -> str:
     return ", ".join((found.verdict.value, *timed))
 
 
-def _call(case: Case, device: DeviceFacts | None, width: int) -> dict[str, Any]:
-    """One case as the template shows it; numbers are 16 bits wide where `width` is 2 bytes."""
+def _call(case: Case, device: DeviceFacts | None, dtype: object) -> dict[str, Any]:
+    """One case as the template shows it; `dtype` is the model's."""
     init = ", ".join(f"{name}={json.dumps(value)}" for name, value in case.init.items())
     least = None
     if device is not None and device.bytes_per_s is not None:
-        least = case.work.least_seconds(device.bytes_per_s, device.flops_per_s if width == 2 else None)
+        least = case.work.least_seconds(device.bytes_per_s, device.flops_of(dtype))
     args = [_argument(arg) for arg in case.args]
     return {"phase": case.phase, "n": case.n, "count": case.count, "init": init, "args": args} | {
         "bytes": case.work.bytes,

@@ -76,7 +76,10 @@ class RunConfig:
         """
         found = json.loads(path.read_bytes())
         known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
-        facts = DeviceFacts(**known["facts"]) if known.get("facts") else None
+        facts = known.get("facts")
+        if facts is not None:
+            products = tuple((str(dtype), float(flops)) for dtype, flops in facts["flops_per_s"])
+            facts = DeviceFacts(**{**facts, "flops_per_s": products})
         return cls(**{**known, "tasks": tuple(known["tasks"]), "facts": facts})
 
     @property

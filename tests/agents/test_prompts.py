@@ -16,7 +16,7 @@ from fastkernels_gym.results import Correctness, EndToEnd, Evaluation, Rung, Ver
 
 FOLDER = Path(__file__).parents[2] / "prompts"
 PROMPTS = Prompts()
-H200 = DeviceFacts("cuda", "NVIDIA H200", 141 << 30, 4.0e12, 800e12, "measured by the evaluator")
+H200 = DeviceFacts("cuda", "NVIDIA H200", 141 << 30, 4.0e12, (("bfloat16", 800e12),), "measured here")
 
 
 def blocks(text: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_roofline_is_told_as_far_as_ceilings_are_known() -> None:
     flops = 2 * 2048 * 4096 * 6144
     moved = f"at least {(x + weight + out) / 1e6:.3g} MB moved a call, {flops / 1e9:.3g} GFLOP of matrix products"
     text = PROMPTS.task(task, device=H200)
-    assert "NVIDIA H200, 141 GiB." in text and "4 TB/s" in text and "800 TFLOP/s (measured by the evaluator)" in text
+    assert "NVIDIA H200, 141 GiB." in text and "4 TB/s" in text and "800 TFLOP/s (measured here)" in text
     assert f"{moved}: {flops / 800e12 * 1e6:.3g} us" in text
     assert f"{moved}\n" in PROMPTS.task(task, device=DeviceFacts("cuda", "Some GPU"))
     # No ceiling of float32 products is known; what only moves bytes has its bound.
@@ -78,8 +78,21 @@ def test_roofline_is_told_as_far_as_ceilings_are_known() -> None:
     assert " us at the ceilings" in PROMPTS.task(load_task("L1/rms_norm@tiny-llama"), device=H200)
 
 
-def test_facts_of_this_machine_need_no_gpu() -> None:
-    assert device_facts("cpu").kind == "cpu" and device_facts("cpu").bytes_per_s is None
+def test_ceilings_are_those_that_the_evaluator_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    unknown = device_facts("cpu")
+    assert unknown.kind == "cpu" and unknown.name and unknown.bytes_per_s is None and not unknown.flops_per_s
+    slug = re.sub(r"[^a-z0-9]+", "-", unknown.name.lower()).strip("-")
+    kept = tmp_path / "fastkernels-gym/devices" / f"ceilings-1-{slug}-0123456789ab.json"
+    kept.parent.mkdir(parents=True)
+    for damaged in ("", "[1]", '{"memory": "much"}'):
+        kept.write_text(damaged)
+        assert device_facts("cpu") == unknown
+    kept.write_text('{"memory": 2e10, "cache": 3e11, "float32": 5e10}')
+    found = device_facts("cpu")
+    assert (found.bytes_per_s, found.flops_of("float32"), found.flops_of("bfloat16")) == (2e10, 5e10, None)
+    text = PROMPTS.task(load_task("L1/linear@tiny-llama"), device=found)
+    assert "20 GB/s" in text and "50 GFLOP/s (measured here)" in text and " us at the ceilings below" in text
 
 
 @pytest.mark.parametrize(
