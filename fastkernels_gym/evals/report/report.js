@@ -152,9 +152,15 @@
     }));
     showTurn(attempt, Math.max(0, attempt.turns.findIndex((turn) => turn.turn === attempt.best)));
     const seen = rows.filter((row) => !row.hidden);
-    byId("previous").disabled = seen[0] === row;
-    byId("next").disabled = seen[seen.length - 1] === row;
-    if (!dialog.open) dialog.showModal();
+    const ends = [[byId("previous"), seen[0]], [byId("next"), seen[seen.length - 1]]];
+    for (const [button, end] of ends) {
+      if (end === row && document.activeElement === button) byId("close").focus();
+      button.disabled = end === row;
+    }
+    if (!dialog.open) {
+      dialog.showModal();
+      byId("turns").querySelector("[aria-selected=true]").focus();
+    }
     dialog.scrollTop = 0;
   };
   const step = (by) => {
