@@ -6,6 +6,7 @@ the PATH.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def main() -> None:
         # The kernel that a reader sees grow: of the samples with several turns, the fastest.
         page.get_by_role("button", name="operator", exact=True).click()
         page.locator("#verdict").select_option("ok")
-        page.locator("#attempts tbody tr:visible .open").first.click()
+        rows = page.locator("#attempts tbody tr:visible")
+        improved = rows.filter(has=page.locator("td:nth-child(6)", has_text=re.compile(r"^[^1]")))
+        (improved if improved.count() else rows).first.locator(".open").click()
         page.get_by_role("dialog").screenshot(path=DOCS / "report-kernel.png")
         browser.close()
 

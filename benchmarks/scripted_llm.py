@@ -75,11 +75,7 @@ class FusedFlashAttnDecode({base}):
 ''',
 }  # fmt: skip
 
-HEAD = """import torch
-from torch import nn
-from torch.nn import functional
-
-"""
+IMPORTS = ("import torch", "from torch import nn", "from torch.nn import functional")
 SWAPPED = '''
 
 class {name}({native}):
@@ -135,7 +131,8 @@ def write(operator: OperatorInfo, kind: str) -> str:
     """A reply of one kind about an operator."""
     if kind == "silent":
         return "The reference is bound by memory; I would fuse its passes. Shall I go on?"
-    source = HEAD + module(operator, kind)
+    source = module(operator, kind)
+    source = "".join(f"{line}\n" for line in IMPORTS if f"{line}\n" not in source) + source
     if kind == "broken":
         source = source[: source.rindex("(*args")] + "(*args\n"
     return f"Here is the module.\n\n```python\n{source}```\n"
