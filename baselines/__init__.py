@@ -29,7 +29,10 @@ from fastkernels_gym.errors import UserError
 if TYPE_CHECKING:
     from fastkernels_gym.agent import Agent
     from fastkernels_gym.baselines.chat import Chat, ChatAgent
+    from fastkernels_gym.device import DeviceFacts
+    from fastkernels_gym.prompts import Prompts
 
+_HOTTEST = 2.0
 AGENTS = (
     "baseline",
     "reference",
@@ -52,22 +55,45 @@ class AgentOptions:
     Args:
         llm: the LLM to ask.
         base_url: the server to ask; None takes `OPENAI_BASE_URL`, or OpenAI's own.
-        device: `cpu` or `cuda`: what candidates will run on, for prompts.
-        turns: of a sample, for an LLM to be told how many are left.
+        temperature: of sampling; None takes the LLM's own.
+        seed: of sampling; None is 0, and is not sent to a server.
+        reply_tokens: tokens of a reply at the most.
         rpm: requests a minute at the most.
         tpm: tokens a minute at the most.
-        reply_tokens: tokens of a reply at the most.
         llm_device: where an LLM on this machine runs.
+        device: what candidates will run on, for prompts.
+        turns: of a sample, for an LLM to be told how many are left.
+        prompts: what an LLM is told; None takes the package's own templates.
+
+    Raises:
+        UserError: if a number is out of its range.
     """
 
     llm: str | None = None
     base_url: str | None = None
-    device: str | None = None
-    turns: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    reply_tokens: int | None = None
     rpm: float | None = None
     tpm: float | None = None
-    reply_tokens: int | None = None
     llm_device: str | None = None
+    device: DeviceFacts | None = None
+    turns: int | None = None
+    prompts: Prompts | None = None
+
+    def __post_init__(self) -> None:
+        if self.reply_tokens is not None and self.reply_tokens < 1:
+            raise UserError("--reply-tokens is at least 1")
+        if any(rate is not None and not rate > 0 for rate in (self.rpm, self.tpm)):
+            raise UserError("--rpm and --tpm are more than 0")
+        if self.temperature is not None and not 0 <= self.temperature <= _HOTTEST:
+            raise UserError(f"--temperature is 0 to {_HOTTEST:g}")
+
+    @property
+    def of_an_llm(self) -> bool:
+        """Whether there is one that makes sense for an LLM only."""
+        asked = (self.llm, self.base_url, self.temperature, self.seed, self.reply_tokens, self.llm_device)
+        return any(option is not None for option in (*asked, self.rpm, self.tpm))
 
 
 def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
@@ -79,13 +105,14 @@ def resolve_agent(name: str, options: AgentOptions | None = None) -> Agent:
     options = options or AgentOptions()
     kind, _, argument = name.partition(":")
     if strategy := _strategy(name):
-        return strategy(_chat(name, options), turns=options.turns, device=options.device)
+        chat, seed = _chat(name, options), options.seed or 0
+        return strategy(chat, turns=options.turns, device=options.device, prompts=options.prompts, seed=seed)
     own = kind not in ("file", "replay") and bool(kind and argument)
     if own:
         return _own_agent(kind, argument, options)
-    if options.llm or options.base_url or options.rpm is not None or options.tpm is not None:
+    if options.of_an_llm:
         raise UserError(
-            f"agent {name!r} asks no LLM: --model, --base-url, --rpm and --tpm are for 'gpt' and others that do"
+            f"agent {name!r} asks no LLM: --model and other options of one are for 'gpt' and others that do"
         )
     if name == "baseline":
         from fastkernels_gym.baselines.baseline import BaselineAgent
@@ -117,14 +144,25 @@ def _chat(name: str, options: AgentOptions) -> Chat:
 
         if options.base_url or options.rpm is not None or options.tpm is not None:
             raise UserError("agent 'hf' asks no server: --base-url, --rpm and --tpm are for 'gpt' and others that do")
-        return LocalChat(options.llm, device=options.llm_device, max_new_tokens=options.reply_tokens)
+        return LocalChat(
+            options.llm,
+            device=options.llm_device,
+            max_new_tokens=options.reply_tokens,
+            temperature=options.temperature,
+        )
     from fastkernels_gym.baselines.openai_chat import OpenAIChat
     from fastkernels_gym.baselines.pace import Pace
 
     if options.llm_device:
         raise UserError(f"agent {name!r} asks a server: --llm-device is for 'hf'")
-    pace = Pace(options.rpm, options.tpm)
-    return OpenAIChat(options.llm, base_url=options.base_url, pace=pace, reply_tokens=options.reply_tokens)
+    return OpenAIChat(
+        options.llm,
+        base_url=options.base_url,
+        pace=Pace(options.rpm, options.tpm),
+        reply_tokens=options.reply_tokens,
+        temperature=options.temperature,
+        seeded=options.seed is not None,
+    )
 
 
 def _strategy(name: str) -> type[ChatAgent] | None:

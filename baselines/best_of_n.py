@@ -17,5 +17,5 @@ class BestOfNAgent(ChatAgent):
 
     name = "best_of_n"
 
-    def messages(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
+    def compose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
         return self.opening(task)

@@ -6,6 +6,7 @@ An agent decides what to ask (`messages`); a `Chat` gets the reply, such as from
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Protocol
 from fastkernels_gym.agent import LLMFault, Message, Proposal, Turn, Usage
 from fastkernels_gym.candidate import parse_reply
 from fastkernels_gym.catalog import Task
-from fastkernels_gym.prompts import fenced, render_feedback, render_system, render_task
+from fastkernels_gym.device import DeviceFacts
+from fastkernels_gym.errors import UserError
+from fastkernels_gym.prompts import BadTemplate, Prompts, fenced, plain
 
 LARGEST_REPLY = 1 << 20
 """Characters; what is longer is no answer that anyone reads."""
@@ -49,8 +52,13 @@ class Chat(Protocol):
         """The LLM asked for."""
         ...
 
-    async def reply(self, messages: Sequence[Message]) -> Reply:
-        """Asks; whatever goes wrong at the other end is in the reply and not an exception."""
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
+        """Asks; whatever goes wrong at the other end is in the reply and not an exception.
+
+        Args:
+            messages: the chat.
+            seed: of whatever is drawn; the same chat with the same seed has the same reply, as far as an LLM can.
+        """
         ...
 
     async def aclose(self) -> None: ...
@@ -62,24 +70,48 @@ class ChatAgent(ABC):
     Args:
         chat: the LLM.
         turns: of a sample, for the LLM to know how many are left.
-        device: `cpu` or `cuda`, what candidates run on.
+        device: what candidates run on.
+        prompts: what the LLM is told; None takes the package's own templates.
+        seed: of the run; every turn of every sample has one of its own, made of it.
     """
 
     name: str
 
-    def __init__(self, chat: Chat, *, turns: int | None = None, device: str | None = None) -> None:
-        self._chat, self._turns, self._device = chat, turns, device
+    def __init__(
+        self,
+        chat: Chat,
+        *,
+        turns: int | None = None,
+        device: DeviceFacts | None = None,
+        prompts: Prompts | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._chat, self._turns, self._device, self._seed = chat, turns, device, seed
+        self.prompts = prompts or Prompts()
 
     @property
     def llm(self) -> str:
         return self._chat.llm
 
     @abstractmethod
+    def compose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
+        """What the agent asks: the chat whose reply is the next candidate."""
+
     def messages(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
-        """The chat whose reply is the next candidate."""
+        """What the agent asks.
+
+        Raises:
+            UserError: if a user's template is at fault.
+        """
+        try:
+            return self.compose(task, history, sample=sample)
+        except BadTemplate as error:
+            raise UserError(str(error)) from error
 
     async def propose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> Proposal:
-        reply = await self._chat.reply(self.messages(task, history, sample=sample))
+        name = f"{self._seed}:{task.id}#{sample}.{len(history)}"
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1  # 31 bits, which every server can hold
+        reply = await self._chat.reply(self.messages(task, history, sample=sample), seed=seed)
         source = parse_reply(reply.text) if reply.error is None else None
         error = reply.error
         if source is None and error is None:
@@ -92,8 +124,8 @@ class ChatAgent(ABC):
     def opening(self, task: Task) -> list[Message]:
         """The messages with which every chat about a task begins."""
         return [
-            {"role": "system", "content": render_system()},
-            {"role": "user", "content": render_task(task, device=self._device)},
+            {"role": "system", "content": self.prompts.system()},
+            {"role": "user", "content": self.prompts.task(task, device=self._device)},
         ]
 
     def exchange(self, turn: Turn, number: int) -> list[Message]:
@@ -104,10 +136,11 @@ class ChatAgent(ABC):
             number: turns that had ended when this one had.
         """
         source = turn.proposal.source
-        reply = turn.proposal.reply or (fenced(source, "python", LARGEST_REPLY) if source else "")
+        reply = plain(turn.proposal.reply) or (fenced(source, "python", LARGEST_REPLY) if source else "")
         if not reply:
             return []
-        feedback = render_feedback(turn.evaluation, error=turn.proposal.error, turns_left=self.turns_left(number))
+        left = self.turns_left(number)
+        feedback = self.prompts.feedback(turn.evaluation, error=turn.proposal.error, turns_left=left)
         return [{"role": "assistant", "content": reply}, {"role": "user", "content": feedback}]
 
     def turns_left(self, number: int) -> int | None:

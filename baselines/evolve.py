@@ -13,7 +13,6 @@ from random import Random
 from fastkernels_gym.agent import Message, Turn
 from fastkernels_gym.baselines.chat import ChatAgent, earned
 from fastkernels_gym.catalog import Task
-from fastkernels_gym.prompts import render_cross, render_mutation
 
 FOUNDERS = 3
 POPULATION = 6
@@ -26,7 +25,7 @@ class EvolveAgent(ChatAgent):
 
     name = "evolve"
 
-    def messages(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
+    def compose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
         opening = self.opening(task)
         population = _population(history)
         if len(history) < FOUNDERS or not population:
@@ -36,9 +35,9 @@ class EvolveAgent(ChatAgent):
         parent = _tournament(population, random)
         mates = [turn for turn in population if turn is not parent and earned(turn)[0]]
         if earned(parent)[0] and mates and random.random() < _CROSSED:
-            request = render_cross(parent, _tournament(mates, random), turns_left=left)
+            request = self.prompts.cross(parent, _tournament(mates, random), turns_left=left)
         else:
-            request = render_mutation(parent, random.getrandbits(32), turns_left=left)
+            request = self.prompts.mutation(parent, random.getrandbits(32), turns_left=left)
         return [*opening, {"role": "user", "content": request}]
 
 

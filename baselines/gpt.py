@@ -14,6 +14,6 @@ class GPTAgent(ChatAgent):
 
     name = "gpt"
 
-    def messages(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
+    def compose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
         exchanges = (self.exchange(turn, number) for number, turn in enumerate(history, 1))
         return [*self.opening(task), *(message for exchange in exchanges for message in exchange)]

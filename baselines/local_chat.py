@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastkernels_gym.agent import LLMFault, Message, Usage
 from fastkernels_gym.baselines.chat import Reply
+from fastkernels_gym.baselines.chat_template import ChatTemplate
 from fastkernels_gym.errors import UserError
 
 _LARGEST_BATCH = 16
@@ -23,10 +25,10 @@ class LocalChat:
         device: where it runs; None takes a second GPU where there is one, else the CPU: on the first GPU it would run
             beside kernels that are being timed.
         max_new_tokens: of a reply at the most; None takes 8192, or what the context leaves.
-        temperature: 0 takes the likeliest token each time.
+        temperature: 0 takes the likeliest token each time; None takes the model's own, else 1.
 
     Raises:
-        UserError: without a model.
+        UserError: without a model, or with a folder that holds none.
     """
 
     def __init__(
@@ -35,20 +37,25 @@ class LocalChat:
         *,
         device: str | None = None,
         max_new_tokens: int | None = None,
-        temperature: float = 0.0,
+        temperature: float | None = None,
     ) -> None:
         if not model:
             raise UserError("agent 'hf' needs --model: a hub id, or a folder that holds a chat model")
+        if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+            raise UserError(
+                f"agent 'hf' finds no model in {model}: it has no config.json, as save_pretrained writes it"
+            )
         self.llm = model
         self._device, self._longest, self._temperature = device, max_new_tokens or 8192, temperature
         self._model: Any = None
         self._tokenizer: Any = None
-        self._waiting: list[tuple[Sequence[Message], asyncio.Future[Reply]]] = []
+        self._template: ChatTemplate | None = None
+        self._waiting: list[tuple[Sequence[Message], int, asyncio.Future[Reply]]] = []
         self._server: asyncio.Task[None] | None = None
 
-    async def reply(self, messages: Sequence[Message]) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((messages, answer))
+        self._waiting.append((messages, seed, answer))
         if self._server is None or self._server.done():
             self._server = asyncio.create_task(self._serve())
         # A server that fails takes the question with it: its error is the answer.
@@ -66,57 +73,83 @@ class LocalChat:
         await asyncio.sleep(0)  # what is asked in this moment goes together
         while self._waiting:
             batch, self._waiting = self._waiting[:_LARGEST_BATCH], self._waiting[_LARGEST_BATCH:]
-            replies = await asyncio.to_thread(self._answer, [messages for messages, _ in batch])
-            for (_, answer), found in zip(batch, replies, strict=True):
+            questions = [(messages, seed) for messages, seed, _ in batch]
+            replies = await asyncio.to_thread(self._answer, questions)
+            for (*_, answer), found in zip(batch, replies, strict=True):
                 if not answer.done():
                     answer.set_result(found)
 
-    def _answer(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
-        if self._model is None:
-            self._load()
-        texts = [
-            self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, tokenize=False)
-            for chat in chats
-        ]
-        prompts = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        room: int = self._model.config.max_position_embeddings
-        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < room]
-        found = dict(zip(fitting, self._generate([prompts[index] for index in fitting]), strict=True))
+    def _answer(self, questions: Sequence[tuple[Sequence[Message], int]]) -> list[Reply]:
+        template = self._template or self._load()
+        asked = [_Question(template.tokens(messages), seed) for messages, seed in questions]
+        room = self._context
+        fitting = [question for question in asked if room is None or len(question.prompt) < room]
+        found = iter(self._generate(fitting))
         return [
-            found.get(index)
-            or _failure(f"the chat has {len(prompt)} tokens and the model's context {room}", LLMFault.REFUSED)
-            for index, prompt in enumerate(prompts)
+            next(found)
+            if room is None or len(question.prompt) < room
+            else _failure(
+                f"the chat has {len(question.prompt)} tokens and the model's context {room}", LLMFault.CONTEXT_OVERFLOW
+            )
+            for question in asked
         ]
 
-    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[Reply]:
-        """Replies to tokenised prompts; where memory does not hold the batch, by halves."""
+    @property
+    def _context(self) -> int | None:
+        """Tokens that the model can read; None where its config names no bound."""
+        found: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return found
+
+    def _generate(self, questions: Sequence[_Question]) -> list[Reply]:
+        """Replies to tokenised questions; where memory does not hold the batch, by halves."""
         import torch
 
-        if not prompts:
+        if not questions:
             return []
         try:
-            return self._generate_batch(prompts)
+            return self._generate_batch(questions)
         except torch.OutOfMemoryError:
-            if len(prompts) == 1:
-                return [_failure(f"a chat of {len(prompts[0])} tokens does not fit into memory", LLMFault.REFUSED)]
-        half = len(prompts) // 2
-        return [*self._generate(prompts[:half]), *self._generate(prompts[half:])]
+            if len(questions) == 1:
+                tokens = len(questions[0].prompt)
+                return [_failure(f"a chat of {tokens} tokens does not fit into memory", LLMFault.REFUSED)]
+        half = len(questions) // 2
+        return [*self._generate(questions[:half]), *self._generate(questions[half:])]
 
-    def _generate_batch(self, prompts: Sequence[Sequence[int]]) -> list[Reply]:
+    def _generate_batch(self, questions: Sequence[_Question]) -> list[Reply]:
         import torch
 
+        from fastkernels_gym.baselines.sampling import RowLimits
+
+        prompts = [question.prompt for question in questions]
         longest = max(map(len, prompts))
-        new = min(self._longest, self._model.config.max_position_embeddings - longest)
+        # Each reply has its own room: a chat near the context's end shortens no other.
+        limits = [min(self._longest, (self._context or sys.maxsize) - len(prompt)) for prompt in prompts]
         # Padded on the left, so that every reply begins at the same place.
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        draw = {"do_sample": True, "temperature": self._temperature} if self._temperature else {"do_sample": False}
         device = self._model.device
         with torch.inference_mode():
             out = self._model.generate(
-                ids.to(device), attention_mask=mask.to(device), max_new_tokens=new, pad_token_id=0, **draw
+                ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max(limits),
+                pad_token_id=0,
+                do_sample=False,
+                logits_processor=self._sampling([question.seed for question in questions]),
+                stopping_criteria=[RowLimits(longest, limits)],
             )
-        return [self._reply(prompt, row) for prompt, row in zip(prompts, out[:, longest:].tolist(), strict=True)]
+        rows = zip(prompts, out[:, longest:].tolist(), limits, strict=True)
+        return [self._reply(prompt, row[:limit]) for prompt, row, limit in rows]
+
+    def _sampling(self, seeds: Sequence[int]) -> list[Any]:
+        """How tokens are chosen: drawn, each row for itself, but for a temperature of 0."""
+        from fastkernels_gym.baselines.sampling import RowSampling
+
+        own = self._model.generation_config
+        temperature = self._temperature if self._temperature is not None else own.temperature or 1.0
+        if temperature == 0:
+            return []
+        return [RowSampling(seeds, temperature, own.top_k or 0, 1.0 if own.top_p is None else own.top_p)]
 
     def _reply(self, prompt: Sequence[int], tokens: list[int]) -> Reply:
         end = self._model.generation_config.eos_token_id
@@ -129,23 +162,34 @@ class LocalChat:
             return Reply("", self.llm, False, usage, (LLMFault.EMPTY_REPLY,), "the reply is empty")
         return Reply(text, self.llm, length is None, usage)
 
-    def _load(self) -> None:
+    def _load(self) -> ChatTemplate:
         """Raises UserError where there is no chat model of that name."""
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         device = self._device or ("cuda:1" if torch.cuda.device_count() > 1 else "cpu")
         print(f"loading {self.llm} on {device}", file=sys.stderr)
         where = str(Path(self.llm).resolve()) if Path(self.llm).is_dir() else self.llm
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer: Any = AutoTokenizer.from_pretrained(where)
             model: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto")
             self._model = model.to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError) as error:
             line = " ".join(str(error).split())[:300]
-            raise UserError(f"agent 'hf' cannot load {self.llm!r}: {line}") from error
-        if not self._tokenizer.chat_template:
+            raise UserError(f"agent 'hf' cannot load {self.llm!r}: {line or type(error).__name__}") from error
+        if not tokenizer.chat_template:
             raise UserError(f"{self.llm!r} is no chat model: its tokenizer has no chat template")
+        self._tokenizer, self._template = tokenizer, ChatTemplate(tokenizer, self.llm)
+        return self._template
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A chat as tokens, and what its reply is drawn with."""
+
+    prompt: list[int]
+    seed: int
 
 
 def _failure(reason: str, fault: LLMFault) -> Reply:

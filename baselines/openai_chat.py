@@ -30,8 +30,11 @@ _LONGEST_ERROR = 300
 _LONGEST_WAIT_S = 120.0
 # What a server's nonsense raises where the client library trusts it.
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-_FINAL = (LLMFault.REFUSED, LLMFault.CONTENT_FILTER, LLMFault.OVERSIZED)
+_FINAL = (LLMFault.REFUSED, LLMFault.CONTENT_FILTER, LLMFault.OVERSIZED, LLMFault.CONTEXT_OVERFLOW)
 _LACKING = ("insufficient_quota", "billing_hard_limit_reached")
+# OpenAI's code; vLLM's, SGLang's and llama.cpp's words for the same.
+_OVERFLOW_CODE = "context_length_exceeded"
+_OVERFLOW_WORDS = ("maximum context length", "model's context length", "exceeds the available context size")
 
 
 def _http_library() -> Any:
@@ -113,6 +116,8 @@ class OpenAIChat:
         api_key: None takes OPENAI_API_KEY; a server other than OpenAI's may need none.
         pace: how fast to ask; None for no limit.
         reply_tokens: tokens of a reply at the most, as far as the server heeds it; None leaves it to the server.
+        temperature: of sampling; None leaves it to the server.
+        seeded: whether to send each question's seed, which not every server takes.
         retries: of requests that fail with 408, 409, 429, 5xx, no connection or a broken answer.
         backoff_s: seconds before the first retry where the server names none; doubled for each one that follows.
         request_s: seconds that a server may be silent.
@@ -130,6 +135,8 @@ class OpenAIChat:
         api_key: str | None = None,
         pace: Pace | None = None,
         reply_tokens: int | None = None,
+        temperature: float | None = None,
+        seeded: bool = False,
         retries: int = 6,
         backoff_s: float = 1.0,
         request_s: float = 600.0,
@@ -143,19 +150,21 @@ class OpenAIChat:
             raise UserError("OPENAI_API_KEY is not set; name a server that asks for no key with --base-url")
         self.llm = model
         self._key, self._pace, self._retries = key, pace or Pace(), retries
-        self._bounds: dict[str, Any] = {} if reply_tokens is None else {"max_completion_tokens": reply_tokens}
+        options = {"max_completion_tokens": reply_tokens, "temperature": temperature}
+        self._options = {name: value for name, value in options.items() if value is not None}
+        self._seeded = seeded
         self._backoff_s, self._timeout_s = backoff_s, timeout_s
         try:
             self._client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=request_s)
         except _UNUSABLE as error:
             raise UserError(f"cannot use the server {base_url}: {error}") from error
 
-    async def reply(self, messages: Sequence[Message]) -> Reply:
+    async def reply(self, messages: Sequence[Message], *, seed: int = 0) -> Reply:
         attempts = _Attempts()
         await self._pace.request()
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._persist(messages, attempts)
+                answer = await self._persist(messages, seed, attempts)
         except TimeoutError:
             attempts.faults += (LLMFault.TIMEOUT,)
             return self._failure(attempts, f"no reply within {self._timeout_s:g} s")
@@ -166,14 +175,14 @@ class OpenAIChat:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _persist(self, messages: Sequence[Message], attempts: _Attempts) -> _Answer:
+    async def _persist(self, messages: Sequence[Message], seed: int, attempts: _Attempts) -> _Answer:
         """Asks until there is a reply, or no hope of one."""
         for tried in range(self._retries + 1):
             if tried:
                 await self._pace.request()
             answer = _Answer()
             try:
-                await self._ask(messages, answer)
+                await self._ask(messages, seed, answer)
                 return answer
             except _EXPECTED as error:
                 failed = _failed(error)
@@ -186,14 +195,15 @@ class OpenAIChat:
             await asyncio.sleep(self._wait_s(tried) if failed.after_s is None else failed.after_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _ask(self, messages: Sequence[Message], answer: _Answer) -> None:
+    async def _ask(self, messages: Sequence[Message], seed: int, answer: _Answer) -> None:
         """One request."""
+        options: dict[str, Any] = {**self._options, "seed": seed} if self._seeded else self._options
         response = await self._client.chat.completions.with_raw_response.create(
             model=self.llm,
             messages=cast("list[ChatCompletionMessageParam]", list(messages)),
             stream=True,
             stream_options={"include_usage": True},
-            **self._bounds,
+            **options,
         )
         if "json" in response.headers.get("content-type", ""):  # a server that does not stream
             answer.add(ChatCompletion.model_validate_json(await response.http_response.aread()))
@@ -239,6 +249,8 @@ def _failed(error: Exception) -> _Failed:
 def _status_fault(error: openai.APIStatusError) -> LLMFault:
     if error.code == "content_filter":
         return LLMFault.CONTENT_FILTER
+    if error.code == _OVERFLOW_CODE or (error.status_code == 400 and any(w in error.message for w in _OVERFLOW_WORDS)):
+        return LLMFault.CONTEXT_OVERFLOW
     if error.status_code == 429 and error.code not in _LACKING:
         return LLMFault.RATE_LIMITED
     return LLMFault.SERVER_ERROR if error.status_code in (408, 409) or error.status_code >= 500 else LLMFault.REFUSED

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from fastkernels_gym.agent import Message, Turn
 from fastkernels_gym.baselines.chat import ChatAgent, earned
 from fastkernels_gym.catalog import Task
-from fastkernels_gym.prompts import render_refine
 
 
 class RefineAgent(ChatAgent):
@@ -18,12 +17,12 @@ class RefineAgent(ChatAgent):
 
     name = "refine"
 
-    def messages(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
+    def compose(self, task: Task, history: Sequence[Turn], *, sample: int = 0) -> list[Message]:
         opening = self.opening(task)
         tried = [turn for turn in history if turn.proposal.source is not None]
         if not tried:
             return [*opening, *(message for turn in history[-1:] for message in self.exchange(turn, len(history)))]
         best = max(tried, key=earned)
         last = tried[-1] if tried[-1] is not best else None
-        request = render_refine(best, last, history, turns_left=self.turns_left(len(history)))
+        request = self.prompts.refine(best, last, history, turns_left=self.turns_left(len(history)))
         return [*opening, {"role": "user", "content": request}]

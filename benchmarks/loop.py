@@ -1,69 +1,83 @@
 """The evaluation loop at size: killed and resumed, beside an instant LLM, and over ten thousand turns.
 
-    python benchmarks/loop.py [--tasks 16] [--samples 4] [--turns 3] [--kills 10] [--replayed 10000] [--out FILE]
+    python benchmarks/loop.py [--tasks 16] [--samples 4] [--turns 3] [--kills 10] [--replayed 10000]
 
-1. A run of `fk-gym eval --agent gpt` against a server on the loopback interface that answers at once, with real
-   evaluations on the CPU: the share of wall time in which the evaluator worked.
+1. A run of `fk-gym eval --agent gpt` against a loopback server that answers at once, by a script (`scripted_llm.py`),
+   with real evaluations on the CPU: the share of wall time in which the evaluator worked.
 2. The same run, killed (SIGKILL) at random moments and resumed: its results against the unbroken run's, and the calls
-   that were repeated.
+   that were repeated. Figures recomputed from its turns are held against its summary and its report.
 3. Thousands of turns replayed beside a judge that answers at once: the loop's peak memory.
+
+Run folders, and what a finished part found, stay in --work: cut short, the benchmark goes on with the next part.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastkernels_gym.catalog import list_tasks
+from fastkernels_gym.evals.archive import read_run
+from fastkernels_gym.evals.report import write_report
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/agents"))
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "agents"), str(TESTS / "evals")]
 
+import scripted_llm  # noqa: E402
+from agreement import disagreements  # noqa: E402
 from chat_server import Answer, ChatServer, plain  # noqa: E402
-
-BODIES = (
-    "def forward(self, *args, **kwargs):\n        return None",
-    "def forward(self):\n        pass",
-    "def __init__(self):\n        raise ValueError('no')",
-    "def forward(self, *args, **kwargs):\n        raise RuntimeError('no')",
-)
 
 
 def reply(request: dict[str, Any]) -> Answer:
-    """Depends on the request alone: the same question gets the same wrong kernel."""
-    messages = request["messages"]
-    digest = hashlib.sha256(messages[1]["content"].encode()).digest()
-    found = messages[1]["content"].partition("\nclass ")[2].partition("(")[0].strip()
-    body = BODIES[(digest[0] + len(messages)) % len(BODIES)]
-    source = f"import torch\n\n\nclass {found}(torch.nn.Module):\n    # {len(messages)}\n    {body}\n"
-    return plain(f"```python\n{source}```", "instant")
+    """What the scripted LLM says, at once."""
+    return plain(scripted_llm.reply(request), scripted_llm.NAME)
+
+
+def once(folder: Path, part: Callable[[], Any]) -> Any:
+    """A part's result, which is kept beside its folder; what is left of one that was cut short goes."""
+    done = folder.with_suffix(".json")
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        found = part()
+        done.write_text(json.dumps(found))
+    return json.loads(done.read_text())
 
 
 def command(server: ChatServer, folder: Path, tasks: list[str], args: argparse.Namespace) -> list[str]:
     program = [sys.executable, "-c", "from fastkernels_gym.cli import main; main()", "eval", "--agent", "gpt"]
-    program += ["--model", "instant", "--base-url", server.url, "--device", "cpu", "--measure", "op"]
+    program += ["--model", scripted_llm.NAME, "--base-url", server.url, "--device", "cpu", "--seed", "0"]
     program += ["--tasks", ",".join(tasks), "--samples", str(args.samples), "--turns", str(args.turns)]
-    return [*program, "--budget", "1", "--out", str(folder), *(["--resume"] if folder.exists() else [])]
+    program += ["--measure", args.measure, "--budget", str(args.budget), "--out", str(folder)]
+    return [*program, *(["--resume"] if folder.exists() else [])]
 
 
 def turns(folder: Path) -> list[dict[str, Any]]:
     journal = folder / "rollouts.jsonl"
+    if not journal.exists():
+        return []
     return [json.loads(line) for line in journal.read_bytes().splitlines(True) if line.endswith(b"\n")]
 
 
-def outcomes(folder: Path) -> dict[str, tuple[str, str]]:
-    return {turn["key"]: (turn["candidate_sha"], turn["evaluation"]["verdict"]) for turn in turns(folder)}
+def kernels(folder: Path) -> dict[str, str | None]:
+    """The kernel of each turn; none where the LLM gave none."""
+    return {turn["key"]: turn["candidate_sha"] for turn in turns(folder)}
+
+
+def verdicts(folder: Path) -> dict[str, str | None]:
+    """The verdict on each turn's kernel."""
+    return {turn["key"]: (turn["evaluation"] or {}).get("verdict") for turn in turns(folder)}
 
 
 def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[str, Any]:
@@ -75,9 +89,10 @@ def unbroken(folder: Path, tasks: list[str], args: argparse.Namespace) -> dict[s
         found = turns(folder)
         # One slot: what an evaluation waited in its queue is not its work. From the first one's end on: the evaluator
         # starts once, however long the run.
-        work = [turn["evaluation"]["seconds"] for turn in sorted(found, key=lambda turn: turn["elapsed"])]
+        judged = sorted((turn for turn in found if turn["evaluation"]), key=lambda turn: turn["elapsed"])
+        work = [turn["evaluation"]["seconds"] for turn in judged]
         busy = sum(seconds["total"] - seconds["queue"] for seconds in work[1:])
-        ends = [turn["elapsed"] for turn in found]
+        ends = [turn["elapsed"] for turn in judged]
         return {
             "turns": len(found),
             "calls": len(server.requests),
@@ -93,7 +108,7 @@ def killed(folder: Path, tasks: list[str], args: argparse.Namespace, planned: in
     with ChatServer(reply) as server:
         for moment in sorted(draw.sample(range(1, planned), args.kills)):
             with subprocess.Popen(command(server, folder, tasks, args), stderr=subprocess.DEVNULL) as process:
-                while process.poll() is None and (not folder.exists() or len(turns(folder)) < moment):
+                while process.poll() is None and len(turns(folder)) < moment:
                     time.sleep(draw.uniform(0.005, 0.1))
                 process.send_signal(signal.SIGKILL)
                 kills += process.wait() == -signal.SIGKILL
@@ -126,7 +141,7 @@ print(json.dumps({"turns": summary.turns, "mib_before": before >> 10,
 
 def replayed(folder: Path, source: Path, count: int) -> list[dict[str, Any]]:
     """The same turn of a run, `count` times over, as samples of one task; its evaluation is the judge's answer."""
-    turn = turns(source)[0]
+    turn = next(turn for turn in turns(source) if turn["candidate_sha"])
     found = []
     for samples in (count // 10, count):
         run = folder / f"run-{samples}"
@@ -152,21 +167,32 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--replayed", type=int, default=10_000)
+    parser.add_argument("--measure", default="e2e")
+    parser.add_argument("--budget", type=float, default=2.0)
+    parser.add_argument("--work", type=Path, default=Path(".cache/loop"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loop.json"))
     args = parser.parse_args()
-    tasks = [task for model in ("tiny-llama", "tiny-qwen3") for task in list_tasks(f"*@{model}")][: args.tasks]
-    with TemporaryDirectory() as folder:
-        whole = unbroken(Path(folder, "whole"), tasks, args)
-        broken = killed(Path(folder, "killed"), tasks, args, whole["turns"])
-        same = outcomes(Path(folder, "whole")) == outcomes(Path(folder, "killed"))
-        memory = replayed(Path(folder), Path(folder, "whole"), args.replayed)
+    tasks = list_tasks("*@tiny-llama")
+    tasks = [*tasks[: args.tasks - 1], tasks[-1]]  # every level, the model included
+    whole, broken = args.work / "whole", args.work / "killed"
+    complete = once(whole, lambda: unbroken(whole, tasks, args))
+    resumed = once(broken, lambda: killed(broken, tasks, args, complete["turns"]))
+    write_report(read_run(broken), broken / "report.html")
+    memory = once(args.work / "replayed", lambda: replayed(args.work / "replayed", whole, args.replayed))
     document = {
         "command": " ".join(["python", "benchmarks/loop.py", *sys.argv[1:]]),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "unbroken": whole,
-        "killed": {**broken, "equal": same, "calls_repeated": broken["calls"] - whole["calls"]},
+        "unbroken": complete,
+        "killed": {
+            **resumed,
+            "equal": kernels(whole) == kernels(broken),
+            # Not the loop's doing, but the judge's on a busy machine, or chance that a kernel itself leaves room for.
+            "verdicts_that_differ": sum(verdicts(broken)[key] != verdict for key, verdict in verdicts(whole).items()),
+            "calls_repeated": resumed["calls"] - complete["calls"],
+            "recomputation_disagrees_in": disagreements(broken),
+        },
         "replayed": memory,
     }
     args.out.write_text(json.dumps(document, indent=1) + "\n")

@@ -16,7 +16,7 @@ from ceilings import cache_bytes
 
 from fastkernels_gym.catalog import Case, Model, Phase
 from fastkernels_gym.catalog.trace import trace
-from fastkernels_gym.referee.ceilings import Work
+from fastkernels_gym.catalog.work import Work
 from fastkernels_gym.referee.roofline import own_bytes, work_of
 from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, same_layout
 from fastkernels_gym.referee.subject import Subject, build_unbound
@@ -99,7 +99,7 @@ def prepare(scene: Scene, paths: Sequence[str]) -> Prepared | None:
     )
     work = work_of(scene, calls[0])
     flops = work.flops + attention_flops(scene, modules[0])
-    return Prepared(calls[0].path, modules, arguments, Work(work.moved, flops))
+    return Prepared(calls[0].path, modules, arguments, Work(work.bytes, flops))
 
 
 def prepare_chains(
@@ -125,7 +125,7 @@ def prepare_chains(
         return lambda: [run(*arguments) for run, arguments in chain]
 
     parts = [work_of(scene, call) for call in layers[0]]
-    total = Work(sum(part.moved for part in parts), sum(part.flops for part in parts))
+    total = Work(sum(part.bytes for part in parts), sum(part.flops for part in parts))
     return [bound(calls) for calls in layers.values()], total
 
 

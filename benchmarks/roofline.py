@@ -166,10 +166,10 @@ def linears_row(where: tuple[str, str, int], cases: Sequence[Case], scene: Scene
     with torch.no_grad(), set_forward_context(scene.context):
         ours, work = prepare_chains(scene, paths)
         theirs, _ = prepare_chains(scene, paths, functional.linear)
-        bound, ceiling_s = least("L1/linear", work.moved, work.flops, ceilings)
+        bound, ceiling_s = least("L1/linear", work.bytes, work.flops, ceilings)
         times, _, _ = timed({"ours": ours, "cublas": theirs}, ceilings.device, ceiling_s)
     return Row(
-        *where, LAYER_LINEARS, "", times["ours"], work.moved, work.flops, bound, ceiling_s,
+        *where, LAYER_LINEARS, "", times["ours"], work.bytes, work.flops, bound, ceiling_s,
         {"cublas": times["cublas"]}, sets=len(ours),
     )  # fmt: skip
 

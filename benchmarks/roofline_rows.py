@@ -100,7 +100,7 @@ def measure(
         compiled: whether torch.compile of the reference is a rival.
         args: the call's arguments, for the record.
     """
-    bound, ceiling_s = least(operator, prepared.work.moved, prepared.work.flops, ceilings)
+    bound, ceiling_s = least(operator, prepared.work.bytes, prepared.work.flops, ceilings)
     with torch.no_grad(), set_forward_context(scene.context):
         ways, faults = {"ours": prepared.calls()}, {}
         ways |= _rivals(operator, prepared, scene, compiled=compiled)
@@ -111,7 +111,7 @@ def measure(
         raise RuntimeError(f"{operator} {label}: {failed['ours']}")
     rivals = {name: seconds for name, seconds in times.items() if name != "ours"}
     return Row(
-        *where, operator, label, times["ours"], prepared.work.moved, prepared.work.flops, bound, ceiling_s,
+        *where, operator, label, times["ours"], prepared.work.bytes, prepared.work.flops, bound, ceiling_s,
         rivals, faults | failed, eager, len(prepared.arguments), args,
     )  # fmt: skip
 

@@ -16,12 +16,13 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from fastkernels_gym.candidate import parse_reply
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.device import device_facts
 from fastkernels_gym.envs.spaces import Source
 from fastkernels_gym.envs.tasks import matching_tasks, training_tasks
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.executor import Evaluator
 from fastkernels_gym.executor.evaluator import Device
-from fastkernels_gym.prompts import render_feedback, render_system, render_task
+from fastkernels_gym.prompts import Prompts
 from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.results import Evaluation, Measure, RewardKind, Verdict
 from fastkernels_gym.reward import reward as reward_of
@@ -114,6 +115,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
         self._device = device
         self._failure = float(failure)
         self._show_baseline = show_baseline
+        self._prompts = Prompts()
         self._shared = evaluator
         self._own: Evaluator | None = None
         self._tasks: list[str] | None = None
@@ -166,7 +168,7 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
         earned = 0.0 if lost else self._settle(episode, evaluation)
         episode.turn += 1
         terminated = episode.turn == self._max_turns and not lost
-        episode.feedback = render_feedback(evaluation, turns_left=self._max_turns - episode.turn or None)
+        episode.feedback = self._prompts.feedback(evaluation, turns_left=self._max_turns - episode.turn or None)
         episode.over = terminated or lost
         self._render_for_human()
         return self._observation(), earned, terminated, lost, self._info(evaluation)
@@ -226,7 +228,8 @@ class FastKernelsEnv(gymnasium.Env[dict[str, Any], str]):
     def _open(self, task_id: str) -> _Episode:
         task = load_task(task_id)
         seen = task.observation(show_baseline=self._show_baseline)
-        prompt = f"{render_system()}\n{render_task(task, seen, device=self._evaluator().device)}"
+        device = device_facts(self._evaluator().device)
+        prompt = f"{self._prompts.system()}\n{self._prompts.task(task, seen, device=device)}"
         return _Episode(task.id, prompt, seen.reference, seen.shapes)
 
     def _running(self) -> _Episode:

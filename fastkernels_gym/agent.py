@@ -32,11 +32,12 @@ class LLMFault(StrEnum):
     EMPTY_REPLY = "empty_reply"
     CONTENT_FILTER = "content_filter"
     OVERSIZED = "oversized"
+    CONTEXT_OVERFLOW = "context_overflow"  # the chat is longer than what the LLM can read
 
     @property
     def is_result(self) -> bool:
-        """Whether the LLM itself answered so: it uses up a turn, as a reply without a candidate does."""
-        return self in (LLMFault.CONTENT_FILTER, LLMFault.OVERSIZED)
+        """Whether it is the LLM's own: it uses up a turn, as a reply without a candidate does."""
+        return self in (LLMFault.CONTENT_FILTER, LLMFault.OVERSIZED, LLMFault.CONTEXT_OVERFLOW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ def test_show_gives_the_observation(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", TASK, "--json"]) == 0
     seen = json.loads(capsys.readouterr().out)
     assert seen["task"] == TASK and TASK in seen["prompt"]
+    assert "## Toolchains" in seen["prompt"] and " moved a call" in seen["prompt"]
     assert "class SiluAndMul" in seen["reference"] and "def forward_cuda" not in seen["reference"]
     assert {case["phase"] for case in seen["shapes"]} == {"prefill", "decode"}
 

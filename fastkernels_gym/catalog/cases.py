@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from fastkernels_gym.catalog.work import Work
+
 Plain: TypeAlias = "str | int | float | bool | None | tuple[Plain, ...] | Mapping[str, Plain]"
 """A value that JSON can hold; sequences are tuples, so that an argument never changes."""
 
@@ -52,6 +54,7 @@ class Case:
         init: the constructor's arguments by name, as the model gave them; of instances that differ, parts
             included, only in their `prefix`, the first one's.
         args: the call's arguments, by parameter name.
+        work: the least work of one call.
     """
 
     operator: str
@@ -61,6 +64,7 @@ class Case:
     paths: tuple[str, ...]
     init: Mapping[str, Plain] = field(hash=False)
     args: tuple[ArgSpec, ...]
+    work: Work = Work()
 
     def to_json(self) -> dict[str, Plain]:
         """What an agent is shown of it: `{phase, n, count, init, args}`."""

@@ -22,6 +22,7 @@ from fastkernels_gym.catalog.cases import ArgSpec, Case, Plain
 from fastkernels_gym.catalog.graph import import_graph
 from fastkernels_gym.catalog.models import Model
 from fastkernels_gym.catalog.operators import OperatorInfo, find_operator, operator_of_class
+from fastkernels_gym.catalog.work import DenseProducts, Movement, Work
 from fastkernels_gym.catalog.workloads import Phase
 from fastkernels_gym.errors import UnsupportedModel, UserError
 from fastkernels_gym.tasks.baseline.forward_context import (
@@ -70,8 +71,9 @@ def trace(model: Model, phase: Phase, tp: int = 1) -> Trace:
     """
     with _lock, _rank_zero_of(tp), _config_faults(model):
         built = _build(model, tp)
-        recorder = _Recorder(phase, built)
-        with recorder.listening(), set_forward_context(_context(model, phase, tp)), reference_mode(), torch.no_grad():
+        context = _context(model, phase, tp)
+        recorder = _Recorder(phase, built, context)
+        with recorder.listening(), set_forward_context(context), reference_mode(), torch.no_grad():
             tokens = torch.empty(phase.tokens, dtype=torch.int64, device="meta")
             hidden = built.module(tokens, torch.empty_like(tokens))
             last_rows = torch.arange(1, phase.batch + 1) * phase.query_len - 1
@@ -138,15 +140,27 @@ def _constructors_recorded(operators: Sequence[OperatorInfo]) -> Iterator[dict[i
             operator_class.__init__ = init  # type: ignore[misc]
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A call that has not returned: its operator, its case, operations counted before it, its arguments."""
+
+    operator: str
+    key: str
+    flops: int
+    arguments: tuple[Any, ...]
+
+
 class _Recorder:
     """Listens to the operators of a model for one pass."""
 
-    def __init__(self, phase: Phase, built: _Built) -> None:
+    def __init__(self, phase: Phase, built: _Built, context: ForwardContext) -> None:
         self._phase = phase
         self._built = built
         self._calls: dict[str, tuple[str, list[str], dict[str, Plain], tuple[ArgSpec, ...]]] = {}
         self._nested: Counter[tuple[str, str]] = Counter()
-        self._running: list[str] = []
+        self._running: list[_Running] = []
+        self._products, self._movement = DenseProducts(), Movement(built.module, context)
+        self._work: dict[str, Work] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -159,17 +173,23 @@ class _Recorder:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            yield
+            with self._products:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def result(self) -> Trace:
         cases = tuple(
-            Case(operator_id, self._phase.name, self._phase.n, len(paths), tuple(paths), init, args)
-            for operator_id, paths, init, args in self._calls.values()
+            Case(operator_id, self._phase.name, self._phase.n, len(paths), tuple(paths), init, args, self._least(key))
+            for key, (operator_id, paths, init, args) in self._calls.items()
         )
         return Trace(self._phase, cases, dict(self._nested))
+
+    def _least(self, key: str) -> Work:
+        """The least work of a case; the model's own call is the whole pass, logits included."""
+        work = self._work[key]
+        return Work(work.bytes, self._products.flops) if self._calls[key][1] == [""] else work
 
     def _enter(self, identity: str, operator_id: str, path: str, init: dict[str, Plain]) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -177,13 +197,17 @@ class _Recorder:
             specs = tuple(_spec(name, value) for name, value in list(bound.items())[1:])
             key = json.dumps([operator_id, identity, [spec.to_json() for spec in specs]])
             self._calls.setdefault(key, (operator_id, [], init, specs))[1].append(path)
-            self._nested.update((user, operator_id) for user in set(self._running))
-            self._running.append(operator_id)
+            self._nested.update((user, operator_id) for user in {call.operator for call in self._running})
+            self._running.append(_Running(operator_id, key, self._products.flops, tuple(bound.values())[1:]))
 
         return hook
 
-    def _leave(self, *_: object) -> None:
-        self._running.pop()
+    def _leave(self, module: nn.Module, _: object, outputs: Any) -> None:
+        call = self._running.pop()
+        if call.key not in self._work:
+            flops = self._products.flops - call.flops
+            moved = self._movement.of(module, call.arguments, outputs, products=flops > 0)
+            self._work[call.key] = Work(moved, flops)
 
 
 def _unprefixed(init: dict[str, Plain]) -> dict[str, Plain]:

@@ -74,6 +74,7 @@ def list_(
 def show(
     task: TaskName,
     baseline: Annotated[bool, typer.Option("--baseline", help="Show the production implementation too.")] = False,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Show a task as an agent gets it.
@@ -82,13 +83,15 @@ def show(
     """
     from fastkernels_gym.catalog import load_task
     from fastkernels_gym.cli import tables
-    from fastkernels_gym.prompts import render_task
+    from fastkernels_gym.device import device_facts
+    from fastkernels_gym.executor.evaluator import resolve_device
+    from fastkernels_gym.prompts import Prompts
 
     loaded = load_task(task)
     seen = loaded.observation(show_baseline=baseline)
     shapes = json.loads(seen.shapes)
     if as_json:
-        prompt = render_task(loaded, seen)
+        prompt = Prompts().task(loaded, seen, device=device_facts(resolve_device(device)))
         tables.print_json({"task": seen.task, "prompt": prompt, "reference": seen.reference, "shapes": shapes})
     else:
         tables.print_observation(tables.stdout(), seen.task, seen.reference, shapes)

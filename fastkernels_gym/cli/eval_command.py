@@ -19,12 +19,15 @@ def eval_(
     agent: opt.AgentName,
     model: opt.Model = None,
     base_url: opt.BaseUrl = None,
+    temperature: opt.Temperature = None,
+    seed: opt.Seed = None,
     reply_tokens: opt.ReplyTokens = None,
     llm_device: opt.LLMDevice = None,
     llm_concurrency: opt.LLMConcurrency = 8,
     rpm: opt.Rpm = None,
     tpm: opt.Tpm = None,
     prices: opt.PriceFile = None,
+    prompt_dir: opt.PromptDir = None,
     tasks: opt.Tasks = None,
     suite: opt.Suite = "smoke",
     turns: opt.Turns = 1,
@@ -47,19 +50,16 @@ def eval_(
     Progress goes to standard error, the result to standard output, every turn to the run folder. Exits 3 if turns were
     lost to infrastructure, 4 if a limit ended the run: --resume runs what is missing, with a higher limit.
     """
+    from fastkernels_gym.baselines import AgentOptions
     from fastkernels_gym.cli.evaluation import EvalOptions
     from fastkernels_gym.evals import Limits
 
     chosen = EvalOptions(
         agent=agent,
-        llm=model,
-        base_url=base_url,
-        reply_tokens=reply_tokens,
-        llm_device=llm_device,
+        told=AgentOptions(model, base_url, temperature, seed, reply_tokens, rpm, tpm, llm_device),
         llm_concurrency=llm_concurrency,
-        rpm=rpm,
-        tpm=tpm,
         prices=prices,
+        prompt_dir=prompt_dir,
         patterns=tuple(filter(None, (tasks or "").split(","))),
         suite=suite,
         turns=turns,
@@ -97,7 +97,7 @@ def _run(chosen: EvalOptions, as_json: bool) -> None:
 
     folder, summary, account = evaluate(chosen)
     if as_json:
-        named = {"agent": chosen.agent, "llm": chosen.llm, "folder": str(folder)}
+        named = {"agent": chosen.agent, "llm": chosen.told.llm, "folder": str(folder)}
         tables.print_json({**named, **summary.to_dict(), **account.to_dict()})
     else:
         tables.stdout().print(summary_table(summary, account.notes()))

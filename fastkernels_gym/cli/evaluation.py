@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from fastkernels_gym import Evaluator
 from fastkernels_gym.agent import Agent
 from fastkernels_gym.baselines import AgentOptions, resolve_agent
 from fastkernels_gym.catalog import load_suite
+from fastkernels_gym.device import DeviceFacts, device_facts
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals import (
     Account,
@@ -24,10 +26,11 @@ from fastkernels_gym.evals import (
     progress,
     run_eval,
 )
+from fastkernels_gym.evals.archive import read_run
 from fastkernels_gym.evals.limits import require_price
 from fastkernels_gym.evals.plan import Plan, plan_run
 from fastkernels_gym.executor.evaluator import Device, resolve_device
-from fastkernels_gym.prompts import prompt_version
+from fastkernels_gym.prompts import BadTemplate, Prompts
 from fastkernels_gym.request import EvalRequest
 from fastkernels_gym.results import Measure, RewardKind
 
@@ -37,14 +40,10 @@ class EvalOptions:
     """The command line of `fk-gym eval`."""
 
     agent: str
-    llm: str | None
-    base_url: str | None
-    reply_tokens: int | None
-    llm_device: str | None
+    told: AgentOptions
     llm_concurrency: int
-    rpm: float | None
-    tpm: float | None
     prices: Path | None
+    prompt_dir: Path | None
     patterns: tuple[str, ...]
     suite: str
     turns: int
@@ -66,19 +65,16 @@ def evaluate(options: EvalOptions) -> tuple[Path, Summary, Account]:
         UserError: on options that do not exist or do not fit together, before anything runs.
     """
     agent, config, prices = _settle(options)
-    require_price(agent.llm, options.limits, prices)
+    account = Account(agent.llm, options.limits, prices)
     path = options.out or _new_folder(agent.name)
     with (
-        RunFolder(path, config, resume=options.resume) as folder,
+        RunFolder(path, config, resume=options.resume, account=account) as folder,
         Evaluator(device=config.device, allow_unsandboxed=options.allow_unsandboxed) as evaluator,
         progress(config) as report,
     ):
         of = f" of {config.suite}" if config.suite else ""
         print(f"{agent.name} on {len(config.tasks)} tasks{of}, {config.device}; run folder {path}", file=sys.stderr)
-        account = Account(path, agent.llm, options.limits, prices)
-        summary = run_eval(
-            agent, evaluator, folder, concurrency=options.llm_concurrency, report=report, account=account
-        )
+        summary = run_eval(agent, evaluator, folder, concurrency=options.llm_concurrency, report=report)
         return path, summary, account
 
 
@@ -102,23 +98,12 @@ def _settle(options: EvalOptions) -> tuple[Agent, RunConfig, Prices]:
         raise UserError("--resume continues the run in a folder: name it with --out")
     if min(options.turns, options.samples, options.llm_concurrency) < 1:
         raise UserError("--turns, --samples and --llm-concurrency are at least 1")
-    if options.reply_tokens is not None and options.reply_tokens < 1:
-        raise UserError("--reply-tokens is at least 1")
-    if any(rate is not None and not rate > 0 for rate in (options.rpm, options.tpm)):
-        raise UserError("--rpm and --tpm are more than 0")
     prices = Prices.load(options.prices)
-    device = resolve_device(options.device)
-    asked = AgentOptions(
-        llm=options.llm,
-        base_url=options.base_url,
-        device=device,
-        turns=options.turns,
-        rpm=options.rpm,
-        tpm=options.tpm,
-        reply_tokens=options.reply_tokens,
-        llm_device=options.llm_device,
-    )
-    agent = resolve_agent(options.agent, asked)
+    device, prompts = resolve_device(options.device), _prompts(options.prompt_dir)
+    facts = _facts(options, device)
+    agent = resolve_agent(options.agent, replace(options.told, device=facts, turns=options.turns, prompts=prompts))
+    if options.prompt_dir is not None and agent.llm is None:
+        raise UserError(f"agent {agent.name!r} asks no LLM: --prompt-dir is for 'gpt' and others that do")
     config = RunConfig(
         agent=agent.name,
         tasks=choose_tasks(options.patterns, device, options.suite),
@@ -129,10 +114,29 @@ def _settle(options: EvalOptions) -> tuple[Agent, RunConfig, Prices]:
         measure=options.measure,
         reward=options.reward,
         budget_s=options.budget_s,
-        prompts=prompt_version() if agent.llm else "",
+        prompts=prompts.version if agent.llm else "",
         suite="" if options.patterns else load_suite(options.suite, device).id,
+        temperature=options.told.temperature,
+        seed=options.told.seed,
+        facts=facts,
     )
     return agent, config, prices
+
+
+def _prompts(folder: Path | None) -> Prompts:
+    try:
+        return Prompts(folder)
+    except BadTemplate as error:
+        raise UserError(f"--prompt-dir: {error}") from error
+
+
+def _facts(options: EvalOptions, device: Literal["cpu", "cuda"]) -> DeviceFacts:
+    """What prompts say of the device: on a resume what they said before, whatever has become known since."""
+    if options.resume and options.out is not None and (options.out / "config.json").exists():
+        earlier = read_run(options.out).config
+        if earlier.facts is not None and earlier.device == device:
+            return earlier.facts
+    return device_facts(device)
 
 
 def _new_folder(agent: str) -> Path:

@@ -41,6 +41,15 @@ BaseUrl = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The LLM's server; else OPENAI_BASE_URL, or OpenAI's own.", rich_help_panel=_LLM),
 ]
+Temperature = Annotated[
+    float | None, typer.Option(help="Of sampling, 0 to 2; else the LLM's own.", rich_help_panel=_LLM)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Of sampling: every turn has one of its own, made of it. Sent to a server if given.", rich_help_panel=_LLM
+    ),
+]
 ReplyTokens = Annotated[
     int | None, typer.Option(metavar="TOKENS", help="Of a reply at the most.", rich_help_panel=_LLM)
 ]
@@ -61,6 +70,15 @@ Tpm = Annotated[float | None, typer.Option(help="Tokens a minute at the most.", 
 PriceFile = Annotated[
     Path | None,
     typer.Option("--prices", metavar="FILE", help="Prices of LLMs, before the package's.", rich_help_panel=_LLM),
+]
+PromptDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-dir",
+        metavar="DIR",
+        help="Templates, in place of the package's of the same names.",
+        rich_help_panel=_LLM,
+    ),
 ]
 Tasks = Annotated[
     str | None,

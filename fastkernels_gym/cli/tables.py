@@ -42,7 +42,7 @@ def print_plan(plan: Plan) -> None:
         for message in prompt.messages:
             print(f"--- {message['role']}\n{message['content']}")
     usage = plan.usage
-    cost = "" if plan.dollars is None else f", ${plan.dollars:.2f}"
+    cost = "" if plan.dollars is None else f", ${plan.dollars:.2f}{plan.caveat}"
     print(f"planned: {plan.calls:,} calls, retries apart")
     if plan.calls:
         print(f"at most about {usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens{cost}")

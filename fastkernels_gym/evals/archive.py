@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastkernels_gym.errors import RunFolderError
@@ -51,9 +50,7 @@ def read_run(path: Path) -> Run:
         RunFolderError: if it is none.
     """
     try:
-        found = json.loads((path / "config.json").read_bytes())
-        known = {field.name: found[field.name] for field in fields(RunConfig) if field.name in found}
-        return Run(path, RunConfig(**{**known, "tasks": tuple(known["tasks"])}))
+        return Run(path, RunConfig.read(path / "config.json"))
     except OSError as error:
         raise RunFolderError(f"{path} is no run folder: it has no config.json that can be read") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

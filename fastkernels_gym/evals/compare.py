@@ -17,7 +17,7 @@ from fastkernels_gym.evals.bootstrap import Mean, means
 from fastkernels_gym.evals.metrics import FAST_P, FAST_P_E2E, Column, Summary, summarise, task_columns
 from fastkernels_gym.evals.tally import Tally
 
-_SETTINGS = ("device", "measure", "reward", "budget_s", "samples", "turns", "prompts")
+_SETTINGS = ("device", "measure", "reward", "budget_s", "samples", "turns", "prompts", "temperature", "seed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,22 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
 from fastkernels_gym.agent import Proposal, Turn
+from fastkernels_gym.device import DeviceFacts
 from fastkernels_gym.errors import RunFolderError
+from fastkernels_gym.evals.limits import Account
 from fastkernels_gym.evals.rollout import Rollout, read_rollout, read_rollouts
 from fastkernels_gym.evals.tally import Tally
 from fastkernels_gym.results import Measure, RewardKind
 
 _EXTENT = ("tasks", "suite", "samples")  # a run may be resumed with more of these
+_FOUND = ("facts",)  # not asked for, and kept as it was when a run is resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,11 @@ class RunConfig:
         measure: how far up the ladder to measure.
         reward: what is paid; None takes the measure's own.
         budget_s: seconds of timing an evaluation at the most.
+        temperature: of the LLM's sampling; None for its own.
+        seed: of the LLM's sampling; None where none was given.
         prompts: version of the prompts; empty for agents that use none.
         suite: name and version of the suite that the tasks are; empty where they were named.
+        facts: what prompts say of the device; None for nothing.
     """
 
     agent: str
@@ -56,11 +62,34 @@ class RunConfig:
     budget_s: float = 10.0
     prompts: str = ""
     suite: str = ""
+    temperature: float | None = None
+    seed: int | None = None
+    facts: DeviceFacts | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The configuration that a run folder's config.json holds.
+
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError, KeyError, TypeError, AttributeError: if it holds something else.
+        """
+        found = json.loads(path.read_bytes())
+        known = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        facts = known.get("facts")
+        if facts is not None:
+            products = tuple((str(dtype), float(flops)) for dtype, flops in facts["flops_per_s"])
+            facts = DeviceFacts(**{**facts, "flops_per_s": products})
+        return cls(**{**known, "tasks": tuple(known["tasks"]), "facts": facts})
 
     @property
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its continuation: all but how much is asked for."""
-        return {name: value for name, value in asdict(self).items() if name not in _EXTENT}
+        found = {name: value for name, value in asdict(self).items() if name not in (*_EXTENT, *_FOUND)}
+        # Sampling that nobody asked for is no setting: runs that are older than these options have the same names.
+        return {
+            name: value for name, value in found.items() if value is not None or name not in ("temperature", "seed")
+        }
 
     @property
     def sha(self) -> str:
@@ -93,17 +122,20 @@ class RunFolder:
         path: the folder.
         config: the run's.
         resume: continues a run; False makes the folder.
+        account: told of everything that the folder has recorded; None makes one without limits and prices.
 
     Attributes:
         tally: of the turns so far.
+        account: of what the run has spent.
 
     Raises:
         RunFolderError: if the folder exists without `resume`, is missing with it, is in use, belongs to another
             configuration or is damaged.
     """
 
-    def __init__(self, path: Path, config: RunConfig, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, config: RunConfig, *, resume: bool = False, account: Account | None = None) -> None:
         self.path, self.config = path, config
+        self.account = account or Account(config.llm)
         _enter(path, resume)
         self._lock = FileLock(path / ".lock", timeout=0)
         try:
@@ -183,17 +215,18 @@ class RunFolder:
         if not path.exists():  # killed before it was written: nothing ran yet
             return
         try:
-            found = json.loads(path.read_bytes())
-            old = {name: found[name] for name in self.config.identity}
-        except (ValueError, KeyError, TypeError) as error:
+            old = RunConfig.read(path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from error
-        wrong = [f"{name} was {old[name]!r}" for name, value in self.config.identity.items() if old[name] != value]
+        names = old.identity | self.config.identity
+        wrong = [f"{name} was {was!r}" for name in names if (was := getattr(old, name)) != getattr(self.config, name)]
         if wrong:
             raise RunFolderError(f"{self.path} is a run of another configuration: {', '.join(wrong)}")
 
     def _recover(self) -> None:
         """Takes in the turns that are complete; what a kill left of the last line is cut off."""
         for place, rollout in read_rollouts(self._journal):
+            self.account.recall(rollout)
             if rollout.candidate_sha is None or self._kernel(rollout.candidate_sha).exists():
                 self._note(place, rollout)
         if self._journal.exists():

@@ -7,13 +7,12 @@ import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from fastkernels_gym.agent import Usage
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals.prices import Prices
-from fastkernels_gym.evals.rollout import Rollout, read_rollouts
+from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.results import Verdict
 
 
@@ -38,22 +37,18 @@ class Limits:
 
 
 class Account:
-    """What a run has spent, those before a resume included; decides whether more may be started.
+    """What a run has spent, in earlier sittings too once it is told of them; decides whether more may be started.
 
     Args:
-        folder: the run folder, opened already, so that its last line is whole.
         llm: the LLM asked for.
         limits: the run's.
         prices: what tokens cost.
 
     Raises:
         UserError: if dollars are limited and the LLM has no price.
-        RunFolderError: if a line of the folder is damaged.
     """
 
-    def __init__(
-        self, folder: Path, llm: str | None, limits: Limits | None = None, prices: Prices | None = None
-    ) -> None:
+    def __init__(self, llm: str | None, limits: Limits | None = None, prices: Prices | None = None) -> None:
         self.llm, self.limits, self.prices = llm, limits or Limits(), prices or Prices()
         require_price(llm, self.limits, self.prices)
         self.usage, self.dollars = Usage(), 0.0
@@ -62,7 +57,6 @@ class Account:
         self.llms: Counter[str] = Counter()
         self.ended_by: str | None = None
         self._earlier_s, self._priced = 0.0, False
-        self._recount(folder / "rollouts.jsonl")
         self._began = time.monotonic()
 
     @property
@@ -94,6 +88,12 @@ class Account:
             self.dollars, self._priced = self.dollars + dollars, True
         return dollars
 
+    def recall(self, rollout: Rollout) -> None:
+        """Counts a line of an earlier sitting: whatever became of the turn later, it was paid for."""
+        self.charge(rollout.llm, rollout.usage, rollout.dollars)
+        self.note(rollout)
+        self._earlier_s = max(self._earlier_s, rollout.elapsed)
+
     def note(self, rollout: Rollout) -> None:
         """Counts what became of a proposal that is charged already."""
         self.faults.update(map(str, rollout.faults))
@@ -117,7 +117,7 @@ class Account:
         """Lines for the end of a run: what it cost, what went wrong, what ended it."""
         usage, notes = self.usage, []
         if usage.requests:
-            cost = f", ${self.dollars:.4f}" if self._priced else ""
+            cost = f", ${self.dollars:.4f}{self.prices.caveat(self.llm, *self.llms)}" if self._priced else ""
             notes.append(
                 f"{usage.requests} requests: {usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached), "
                 f"{usage.completion_tokens} completion tokens ({usage.reasoning_tokens} reasoning){cost}"
@@ -137,12 +137,6 @@ class Account:
             ("--max-time", self.seconds, limits.seconds),
         )
         return next((name for name, spent, limit in states if limit is not None and spent >= limit), None)
-
-    def _recount(self, path: Path) -> None:
-        for _, rollout in read_rollouts(path):
-            self.charge(rollout.llm, rollout.usage, rollout.dollars)
-            self.note(rollout)
-            self._earlier_s = max(self._earlier_s, rollout.elapsed)
 
 
 def require_price(llm: str | None, limits: Limits, prices: Prices) -> None:

@@ -44,12 +44,14 @@ class Plan:
         calls: replies asked for: tasks x samples x turns.
         usage: upper estimate of tokens, every turn seeing all earlier ones of its sample.
         dollars: their price, nothing cached; None where the LLM has none.
+        caveat: what to say behind it.
     """
 
     prompts: tuple[Prompt, ...]
     calls: int
     usage: Usage
     dollars: float | None
+    caveat: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "reply_tokens": REPLY_TOKENS, "feedback_tokens": FEEDBACK_TOKENS}
@@ -69,7 +71,8 @@ def plan_run(agent: Agent, config: RunConfig, prices: Prices) -> Plan:
     prompts = tuple(prompt for task in config.tasks for prompt in _prompts(agent, task, config.samples))
     usage = _estimate(prompts, config.turns)
     price = prices.find(agent.llm)
-    return Plan(prompts, usage.requests, usage, price.dollars(usage) if price else None)
+    dollars = price.dollars(usage) if price else None
+    return Plan(prompts, usage.requests, usage, dollars, prices.caveat(agent.llm))
 
 
 def _prompts(agent: Prompting, task_id: str, samples: int) -> list[Prompt]:

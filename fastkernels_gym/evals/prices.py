@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,7 @@ class Price:
         output: of completion tokens.
         cached: of prompt tokens that the server had cached; None for the price of others.
         reasoning: of completion tokens spent on reasoning; None for the price of others.
+        packaged: whether it is of the package's own table, which nobody has checked.
     """
 
     models: tuple[str, ...]
@@ -35,6 +36,7 @@ class Price:
     output: float
     cached: float | None = None
     reasoning: float | None = None
+    packaged: bool = False
 
     def dollars(self, usage: Usage) -> float:
         """What tokens cost; a server that reports more cached tokens than tokens is not believed."""
@@ -64,7 +66,7 @@ class Prices:
             UserError: if the file cannot be read or is no price table.
         """
         own = _read(path) if path is not None else ()
-        return cls((*own, *_read(_PACKAGED)))
+        return cls((*own, *(replace(price, packaged=True) for price in _read(_PACKAGED))))
 
     def find(self, *llms: str | None) -> Price | None:
         """The price of the first of an LLM's names that has one."""
@@ -73,6 +75,11 @@ class Prices:
                 if any(fnmatchcase(llm, pattern) for pattern in price.models):
                     return price
         return None
+
+    def caveat(self, *llms: str | None) -> str:
+        """What to say behind dollars: nothing where they are by the user's own prices."""
+        price = self.find(*llms)
+        return " (by the package's unchecked list: give prices with --prices)" if price and price.packaged else ""
 
 
 def _read(path: Path) -> tuple[Price, ...]:
@@ -94,7 +101,8 @@ def _price(path: Path, number: int, entry: object) -> Price:
     models = entry["models"]
     if not _are_names(models) or not all(_is_amount(entry[kind]) for kind in _KINDS if kind in entry):
         raise UserError(f"{path}, price {number}: models are names, prices dollars of 0 or more: {_FORM}")
-    return Price(tuple(models), **{kind: float(entry[kind]) for kind in _KINDS if kind in entry})
+    amounts: dict[str, Any] = {kind: float(entry[kind]) for kind in _KINDS if kind in entry}
+    return Price(tuple(models), **amounts)
 
 
 def _are_names(found: object) -> bool:

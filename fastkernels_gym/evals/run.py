@@ -12,7 +12,6 @@ from fastkernels_gym.agent import Agent, Proposal, Turn
 from fastkernels_gym.catalog import Task, list_tasks, load_suite, load_task
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals.folder import RunConfig, RunFolder
-from fastkernels_gym.evals.limits import Account
 from fastkernels_gym.evals.metrics import Summary, summarise
 from fastkernels_gym.evals.rollout import Rollout
 from fastkernels_gym.results import Evaluation, Measure, RewardKind
@@ -47,7 +46,6 @@ def run_eval(
     *,
     concurrency: int = 8,
     report: Report | None = None,
-    account: Account | None = None,
 ) -> Summary:
     """Runs what is missing of a run and summarises all of it.
 
@@ -56,11 +54,10 @@ def run_eval(
     Args:
         agent: proposes candidates; closed at the end.
         evaluator: judges them.
-        folder: the open run folder.
+        folder: the open run folder; its account says what the run may spend.
         concurrency: proposals asked for at once. As many samples again may wait for the evaluator: a fast LLM is held
             up there, and memory does not grow with the run.
         report: told of every turn that ends, the ones found in the folder first.
-        account: what the run has spent and may spend; None for one without limits and prices.
 
     Raises:
         UserError: if the configuration asks for nothing, or names a task that does not exist.
@@ -69,14 +66,13 @@ def run_eval(
     config = folder.config
     if min(config.samples, config.turns, concurrency, len(config.tasks)) < 1:
         raise UserError("an evaluation has at least one task, one sample, one turn and one proposal at a time")
-    account = account or Account(folder.path, config.llm)
-    loop = _Loop(agent, evaluator, folder, concurrency, report or _silent, account)
+    loop = _Loop(agent, evaluator, folder, concurrency, report or _silent)
     try:
         asyncio.run(loop.run())
     finally:
         missing = config.missing(folder.tally)
         summary = summarise(folder.tally, measure=config.measure, missing=missing)
-        folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict(), **account.to_dict()})
+        folder.summarise({"agent": config.agent, "llm": config.llm, **summary.to_dict(), **folder.account.to_dict()})
     return summary
 
 
@@ -89,7 +85,6 @@ class _Loop:
     folder: RunFolder
     concurrency: int
     report: Report
-    account: Account
     _slots: asyncio.Semaphore = field(init=False)
     _tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -129,13 +124,13 @@ class _Loop:
         history = [self.folder.turn(rollout) for rollout in finished]
         while len(history) < self.folder.config.turns:
             async with self._slots:
-                if not self.account.may_start():
+                if not self.folder.account.may_start():
                     return
                 began = time.monotonic()
                 proposal = await self.agent.propose(task, history, sample=sample)
                 seconds = time.monotonic() - began
                 llm = proposal.llm or self.agent.llm
-                dollars = self.account.charge(llm, proposal.usage)
+                dollars = self.folder.account.charge(llm, proposal.usage)
             began = time.monotonic()
             sha, evaluation = await self._judge(task, proposal)
             rollout = Rollout(
@@ -153,9 +148,9 @@ class _Loop:
                 reply=proposal.reply,
                 dollars=dollars,
                 faults=proposal.faults,
-                elapsed=round(self.account.seconds, 3),
+                elapsed=round(self.folder.account.seconds, 3),
             )
-            self.account.note(rollout)
+            self.folder.account.note(rollout)
             self.folder.append(rollout)
             self.report(rollout)
             if rollout.lost:

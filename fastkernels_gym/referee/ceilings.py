@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from fastkernels_gym.catalog.work import Work
 from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.referee.calibration import device_folder, write_whole
 from fastkernels_gym.referee.device_state import Identity
@@ -30,14 +31,6 @@ _SIDES = {"cpu": (256, 512), "cuda": (4096, 8192)}
 # What a measured ceiling may be short of the true one by.
 _MARGIN = {"cpu": 0.5, "cuda": 0.85}
 _MUCH = 1 << 60
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a call cannot do without: bytes moved, each once, and floating-point operations of matrix products."""
-
-    moved: int
-    flops: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +55,12 @@ class Ceilings:
 
     def least_seconds(self, work: Work) -> float:
         """What a player needs for a call whose data lies in memory."""
-        return max(work.moved / self.bytes_per_s, work.flops / self.flops_per_s)
+        return max(work.bytes / self.bytes_per_s, work.flops / self.flops_per_s)
 
     def impossible_below(self, work: Work) -> float:
         """Seconds that nothing falls short of: all data in the cache if it fits there, all cores at work."""
-        fits = work.moved <= self.cache_bytes
-        moving = work.moved / max(self.bytes_per_s, self.cache_bytes_per_s if fits else 0.0)
+        fits = work.bytes <= self.cache_bytes
+        moving = work.bytes / max(self.bytes_per_s, self.cache_bytes_per_s if fits else 0.0)
         return self.margin / self.parts * max(moving, work.flops / self.flops_per_s)
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastkernels_gym.referee.ceilings import Work
+from fastkernels_gym.catalog.work import Work
 from fastkernels_gym.referee.program import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode

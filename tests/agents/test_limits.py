@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastkernels_gym.agent import LLMFault, Usage
 from fastkernels_gym.cli.app import run
 from fastkernels_gym.errors import UserError
-from fastkernels_gym.evals import Account, Limits, Price, Prices, Rollout
+from fastkernels_gym.evals import Account, Limits, Price, Prices, Rollout, RunConfig, RunFolder
 
 TASK = "L1/silu_and_mul@tiny-llama"
 PRICES = '[[price]]\nmodels = ["some-*"]\ninput = 1\ncached = 0.5\noutput = 2\nreasoning = 4\n'
@@ -93,13 +93,19 @@ def test_turns_that_ran_again_and_earlier_sittings_count(tmp_path: Path) -> None
     lost = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, error="HTTP 500", faults=(LLMFault.SERVER_ERROR,))
     again = Rollout("k", TASK, 0, 0, "gpt", "some-llm", usage=usage, reply="Hm.", elapsed=100.0)
     (tmp_path / "rollouts.jsonl").write_bytes(lost.to_json() + again.to_json())
-    prices = Prices((Price(("some-*",), 1.0, 2.0),))
-    account = Account(tmp_path, "some-llm", Limits(seconds=100.0), prices)
+    prices, config = Prices((Price(("some-*",), 1.0, 2.0),)), RunConfig("gpt", (TASK,), "some-llm")
+
+    def recount(limits: Limits) -> Account:
+        account = Account("some-llm", limits, prices)
+        RunFolder(tmp_path, config, resume=True, account=account).close()
+        return account
+
+    account = recount(Limits(seconds=100.0))
     assert not account.may_start() and account.ended_by == "--max-time"
     found = account.to_dict()
     assert found["account"]["prompt_tokens"] == 200 and found["account"]["dollars"] == pytest.approx(280e-6)
     assert found["faults"] == {"server_error": 1}
-    assert Account(tmp_path, "some-llm", Limits(dollars=1.0, tokens=241, seconds=1e4), prices).may_start()
+    assert recount(Limits(dollars=1.0, tokens=241, seconds=1e4)).may_start()
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,31 @@ def test_the_packaged_prices_tell_models_apart() -> None:
     assert prices.find("unheard-of") is None
     # A server that reports more cached tokens than tokens makes nothing cheaper than cached.
     assert large.dollars(Usage(100, 10**9, -5, 7, 1)) == pytest.approx(100 * 1.25 / 1e6)
+
+
+def test_own_templates_are_used_and_belong_to_the_run(
+    server: ChatServer, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "system.j2").write_text("Answer in verse.")
+    command += ["--samples", "1", "--turns", "1", "--temperature", "0.5", "--seed", "3"]
+    assert run([*command, "--prompt-dir", str(own), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "--- system\nAnswer in verse.\n" in shown and "## Toolchains" in shown and not server.requests
+    assert run([*command, "--prompt-dir", str(own)]) == 0
+    asked = server.requests[-1]
+    assert asked["messages"][0]["content"] == "Answer in verse.\n" and asked["temperature"] == 0.5
+    assert {request["seed"] for request in server.requests} == {asked["seed"]} and 0 <= asked["seed"] < 1 << 31
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["facts"]["kind"] == "cpu" and (config["temperature"], config["seed"]) == (0.5, 3)
+
+    capsys.readouterr()
+    (own / "system.j2").write_text("Answer in prose.")
+    for changed, said in (([], "prompts was"), (["--seed", "4"], "seed was 3"), (["--temperature", "3"], "0 to 2")):
+        assert run([*command, "--prompt-dir", str(own), "--resume", *changed]) == 2
+        line = capsys.readouterr().err.strip()
+        assert said in line and line.count("\n") == 0
+    (own / "system.j2").write_text("Answer as {{ whom }}.")
+    assert run([*command, "--prompt-dir", str(own), "--dry-run"]) == 2
+    assert capsys.readouterr().err == "fk-gym: --prompt-dir: template system.j2: no variable 'whom'; there are none\n"

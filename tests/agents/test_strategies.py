@@ -12,11 +12,12 @@ import pytest
 from fastkernels_gym.agent import Proposal, Turn
 from fastkernels_gym.baselines import AgentOptions, resolve_agent
 from fastkernels_gym.catalog import Task, load_task
+from fastkernels_gym.device import DeviceFacts
 from fastkernels_gym.errors import UserError
 from fastkernels_gym.evals import Rollout
 from fastkernels_gym.results import Correctness, Evaluation, Verdict
 
-OPTIONS = AgentOptions(llm="some-llm", base_url="http://127.0.0.1:9/v1", device="cpu", turns=6)
+OPTIONS = AgentOptions(llm="some-llm", base_url="http://127.0.0.1:9/v1", device=DeviceFacts("cpu"), turns=6)
 
 
 @pytest.fixture(scope="module")

@@ -2,46 +2,29 @@
 
 import json
 import sys
-from itertools import combinations
-from math import exp, log
+from itertools import combinations, product
+from math import exp, inf, log
 from statistics import mean
 
-tasks, tokens, seconds = {}, 0, 0.0
-for row in map(json.loads, open(sys.argv[1])):
-    tokens += row["usage"]["prompt_tokens"] + row["usage"]["completion_tokens"]
-    seconds += row["seconds"]
-    judged = row["evaluation"] or {"correct": False, "reward": 0, "verdict": "no_candidate"}
-    if judged["verdict"] == "infra_error":
-        continue
-    if judged["correct"]:
-        judged["own"] = judged["e2e"] if row["task"].startswith("L4/") else judged["ladder"][0]
-        judged["solid"] = judged["verdict"] == "ok" and judged["stable"]
-        for part in (judged["e2e"], judged["own"]):
-            cap = 1e9 if judged["solid"] else 1.0
-            part["low"], part["log"] = min(cap, part["ci95"][0]), log(min(cap, part["speedup"]))
-    tasks.setdefault(row["task"], {}).setdefault(row["sample"], []).append(judged)
-best = [[max(s, key=lambda e: (bool(e["correct"]), e["reward"])) for s in task.values()] for task in tasks.values()]
-solved = [[e for e in task if e["correct"]] for task in best if any(e["correct"] for e in task)]
-
-
-def fast(p, part="own", k=1):
-    good = [[bool(e["correct"]) and (p == 0 or e[part]["low"] > p) for e in task] for task in best]
-    return mean(mean(any(drawn) for drawn in combinations(task, k)) for task in good)
-
-
-def reached(task):
-    return [e["own"]["roofline_us"] / e["own"]["candidate_us"] for e in task if e["solid"] and e["ladder"]]
-
-
-figures = {
-    "fast_p": {p: fast(p) for p in (0.0, 1.0, 1.5, 2.0)},
-    "fast_p_e2e": {p: fast(p, "e2e") for p in (1.0, 1.01, 1.05)},
-    "fast_1_at": {k: fast(1.0, k=k) for k in (1, 2, 4) if k <= min(map(len, best))},
-    "pass_at": {k: fast(0.0, k=k) for k in (1, 2, 4) if k <= min(map(len, best))},
-    "op_speedup": exp(mean(mean(e["own"]["log"] for e in task) for task in solved)),
-    "e2e_speedup_all": exp(mean(mean(e["e2e"]["log"] if e["correct"] else 0 for e in task) for task in best)),
-    "roofline": mean(mean(reached(task)) for task in solved if reached(task)),
-    "tokens": tokens / sum(map(len, solved)),
-    "seconds": seconds / sum(map(len, solved)),
-}
-print(json.dumps(figures))
+rows = [json.loads(line) for line in open(sys.argv[1])]
+turns = {(r["task"], r["sample"], r["turn"]): r["evaluation"] for r in rows if r["evaluation"] or r["reply"]}
+tasks, figures = {}, {}
+for (task, sample, _), e in sorted(turns.items()):
+    e = {"correct": False, "reward": 0, "e2e": None, "ladder": (), **(e or {})}
+    e["op"] = e["e2e"] if task.startswith("L4/") else e["ladder"][0] if e["ladder"] else None
+    e["cap"] = inf if e["correct"] and e["verdict"] == "ok" and e["stable"] else 1.0
+    if e["correct"] is not None:
+        tasks.setdefault(task, {}).setdefault(sample, []).append(e)
+best = [[max(turns, key=lambda e: (e["correct"], e["reward"])) for turns in task.values()] for task in tasks.values()]
+for part in [part for part in ("op", "e2e") if any(e[part] for task in best for e in task)]:
+    low = [[min(e["cap"], e[part]["ci95"][0]) if e[part] else 0 for e in task] for task in best]
+    for p, k in product((0.0, 1.0, 1.01, 1.05, 1.5, 2.0), (1, 2, 4)):
+        figures[f"{part} fast_{p}@{k}"] = mean(mean(max(c) > p for c in combinations(t, min(k, len(t)))) for t in low)
+    logs = [[log(min(e["cap"], e[part]["speedup"])) for e in task if e[part]] for task in best]
+    figures[f"{part} all"] = exp(mean(sum(found) / len(task) for found, task in zip(logs, best, strict=True)))
+    figures[f"{part} correct"] = exp(mean(mean(found) for found in logs if found))
+near = [[e["op"]["roofline_us"] / e["op"]["candidate_us"] for e in t if e["ladder"] and e["cap"] > 1] for t in best]
+right = sum(e["correct"] for task in best for e in task)
+figures["tokens"] = sum(r["usage"]["prompt_tokens"] + r["usage"]["completion_tokens"] for r in rows) / right
+figures["seconds"] = sum(r["seconds"] for r in rows) / right
+print(json.dumps({**figures, "roofline": mean(map(mean, filter(None, near))) if any(near) else None}))

@@ -36,6 +36,7 @@ FAULTS = {
     LLMFault.EMPTY_CHOICES: events([]),
     LLMFault.CONTENT_FILTER: events([text_chunk("I", None), text_chunk(None, "content_filter")]),
     LLMFault.OVERSIZED: events([text_chunk("x" * ((1 << 20) + 1), None), text_chunk(None, "stop")]),
+    LLMFault.CONTEXT_OVERFLOW: failure(400, "This model's maximum context length is 8192 tokens."),
 }
 
 

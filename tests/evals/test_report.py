@@ -228,6 +228,7 @@ def test_kernel_opens_by_keyboard_with_its_changes(opened: Any, reported: Path) 
     dialog = page.get_by_role("dialog")
     assert dialog.get_by_role("heading", level=2).inner_text() == f"{TASK} · sample 1"
     tabs = dialog.get_by_role("tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
     tabs.first.click()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -237,11 +238,21 @@ def test_kernel_opens_by_keyboard_with_its_changes(opened: Any, reported: Path) 
     assert source.locator(".k", has_text="class").count() == 1
     changes = dialog.get_by_label("Changes").inner_text()
     assert re.search(r"- +return x \* 0", changes) and re.search(r"\+ +return x \* 0", changes)
+    assert dialog.get_by_role("button", name="previous").is_disabled()
     dialog.get_by_role("button", name="next").click()
     assert dialog.get_by_role("heading", level=2).inner_text().endswith("sample 2")
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert page.evaluate("document.activeElement.className") == "open"
+
+
+def test_nothing_is_wider_than_a_phone(browser: Any, reported: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((reported / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("tbody .open").first.click()
+    assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.getElementById('detail'))")
+    page.close()
 
 
 def test_light_and_dark_are_switched(opened: Any, reported: Path) -> None:

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastkernels_gym.catalog import load_model_config
+from fastkernels_gym.catalog.trace import trace
+from fastkernels_gym.catalog.work import Work
+from fastkernels_gym.catalog.workloads import Phase
 from fastkernels_gym.referee.calibration import Tolerance
-from fastkernels_gym.referee.ceilings import Ceilings, Work
+from fastkernels_gym.referee.ceilings import Ceilings
 from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time
 from fastkernels_gym.referee.consistency import beyond_roofline
 from fastkernels_gym.referee.device_state import identity
@@ -47,7 +50,7 @@ def test_experts_that_no_token_chose_need_not_be_read() -> None:
     assert model.config.num_experts_per_tok < model.config.num_local_experts
     with torch.no_grad():
         (call,) = scene.record({"model.layers.0.block_sparse_moe.experts": 1})
-        bound = work_of(scene, call).moved
+        bound = work_of(scene, call).bytes
     share = model.config.num_experts_per_tok / model.config.num_local_experts
     assert bound == share * weights + 2 * hidden + model.config.num_local_experts * 4
 
@@ -98,3 +101,17 @@ def timed(rng: random.Random, baseline_s: float, candidate_s: float, noise: floa
     for _ in range(12):
         duel.block()
     return call_time(duel.samples)
+
+
+@pytest.mark.parametrize(("phase", "batch", "new", "context"), (("prefill", 2, 8, 0), ("decode", 3, 1, 20)))
+def test_prompts_count_what_the_bound_counts(phase: str, batch: int, new: int, context: int) -> None:
+    model = load_model_config("tiny-gemma3")
+    subject = Subject(model, torch.device("cpu"), 2, torch.Generator().manual_seed(0))
+    scene = Scene(subject, phase, [new] * batch, [context] * batch, random.Random(0))
+    cases = {case.paths[0]: case for case in trace(model, Phase(phase, batch, new, context, 1)).cases}
+    paths = [path for path in cases if ".layers.0." in path or path == "model.layers.0"]
+    assert len(paths) >= 10
+    with torch.no_grad():
+        for call in scene.record(dict.fromkeys(paths, 1)):
+            bound, work = work_of(scene, call), cases[call.path].work
+            assert (call.path, work.bytes, work.flops) == (call.path, bound.bytes, bound.flops)

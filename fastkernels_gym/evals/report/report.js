@@ -145,12 +145,22 @@
     const attempt = data(`attempt-${row.querySelector(".open").dataset.attempt}`);
     byId("detail-title").textContent = `${attempt.task} · sample ${attempt.sample + 1}`;
     byId("turns").replaceChildren(...attempt.turns.map((turn, index) => {
-      const tab = make("button", { type: "button", role: "tab", "aria-controls": "turn" }, `turn ${turn.turn + 1}: ${turn.verdict}`);
+      const kind = turn.verdict === "ok" ? "good" : "bad";
+      const tab = make("button", { type: "button", role: "tab", "aria-controls": "turn", class: kind }, `turn ${turn.turn + 1}: ${turn.verdict}`);
       tab.addEventListener("click", () => showTurn(attempt, index));
       return tab;
     }));
     showTurn(attempt, Math.max(0, attempt.turns.findIndex((turn) => turn.turn === attempt.best)));
-    if (!dialog.open) dialog.showModal();
+    const seen = rows.filter((row) => !row.hidden);
+    const ends = [[byId("previous"), seen[0]], [byId("next"), seen[seen.length - 1]]];
+    for (const [button, end] of ends) {
+      if (end === row && document.activeElement === button) byId("close").focus();
+      button.disabled = end === row;
+    }
+    if (!dialog.open) {
+      dialog.showModal();
+      byId("turns").querySelector("[aria-selected=true]").focus();
+    }
     dialog.scrollTop = 0;
   };
   const step = (by) => {

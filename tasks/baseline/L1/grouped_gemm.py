@@ -133,9 +133,9 @@ class GroupedGemm(Operator):
         Returns:
             (rows * top_k, out); accumulated and scaled in float32.
         """
-        out = torch.empty(x.shape[0] * top_k, weight.shape[1], dtype=x.dtype, device=x.device)
         if x.is_meta:
-            return out
+            return functional.linear(x.repeat_interleave(top_k, 0), weight[0])
+        out = torch.empty(x.shape[0] * top_k, weight.shape[1], dtype=x.dtype, device=x.device)
         wide = torch.promote_types(x.dtype, torch.float32)
         used = int(num_tokens_post_padded)
         choices, experts = sorted_token_ids[:used].long(), expert_ids[: used // block_size]
