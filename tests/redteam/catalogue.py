@@ -124,7 +124,8 @@ _BYTES = [
 
 def complaints(attack: Submission, evaluation: Evaluation) -> Iterator[str]:
     """What is wrong with how an attack ended."""
-    if evaluation.paid:
+    # A forged speedup that is only too noisy to be paid is a forged speedup all the same.
+    if evaluation.replace(stable=True).paid:
         yield f"paid {evaluation.reward:.3g}"
     if evaluation.verdict not in attack.expect:
         yield f"{evaluation.verdict}, expected {', '.join(sorted(attack.expect))}"
