@@ -176,9 +176,10 @@ class Evaluation:
 
     @property
     def paid(self) -> bool:
-        """Whether the speedup that the reward goes by is proven: its whole interval lies above the dead band."""
+        """Whether the speedup that the reward goes by is proven: stable, its whole interval above the dead band."""
         estimate = self.op if self.reward_kind == "op" else self.e2e
-        return self.verdict is Verdict.OK and estimate is not None and estimate.ci95[0] > 1.0 + self.dead_band
+        trusted = self.verdict is Verdict.OK and self.stable
+        return trusted and estimate is not None and estimate.ci95[0] > 1.0 + self.dead_band
 
     @property
     def op(self) -> Rung | EndToEnd | None:

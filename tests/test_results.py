@@ -75,7 +75,7 @@ def test_paid_is_what_lies_above_the_dead_band(low: float, dead_band: float, kin
         task, Verdict.OK, reward_kind=kind, dead_band=dead_band, e2e=whole, ladder=(rung,), correctness=correctness
     )
     assert found.paid is found.to_dict()["paid"] is paid
-    assert not found.replace(verdict=Verdict.TIMING_INCONSISTENT).paid
+    assert not found.replace(verdict=Verdict.TIMING_INCONSISTENT).paid and not found.replace(stable=False).paid
 
 
 @given(st.text(max_size=50) | st.binary(max_size=50))

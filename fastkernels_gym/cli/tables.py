@@ -143,8 +143,11 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     unstable = "" if evaluation.stable else " (unstable measurement: paid at most what the baseline earns)"
     console.print(Text(f"reward ({evaluation.reward_kind}): {evaluation.reward:.4f}{unstable}", style="bold"))
     if evaluation.ladder or evaluation.e2e:
-        proven = "proven faster" if evaluation.paid else "not proven faster"
-        console.print(Text(f"{proven}: the interval must lie above {1 + evaluation.dead_band:.3f}"))
+        least = f"{1 + evaluation.dead_band:.3f}"
+        proven = f"proven faster: the whole interval lies above {least}"
+        console.print(
+            Text(proven if evaluation.paid else f"not proven faster: a stable interval must lie above {least}")
+        )
     for warning in evaluation.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     if evaluation.feedback:

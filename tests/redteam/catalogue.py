@@ -129,8 +129,8 @@ _BYTES = [
 
 def complaints(one: Submission, evaluation: Evaluation) -> Iterator[str]:
     """What is wrong with how a submission ended: an attack was paid, or any verdict is not what was expected."""
-    # What was never measured well (`stable` is false) is paid at most what the baseline earns.
-    if one.row and evaluation.paid and evaluation.reward > 1:
+    # A forged speedup that is only too noisy to be paid is a forged speedup all the same.
+    if one.row and evaluation.replace(stable=True).paid:
         yield f"paid {evaluation.reward:.3g}"
     if evaluation.verdict not in one.expect:
         yield f"{evaluation.verdict}, expected {', '.join(sorted(one.expect))}"
