@@ -112,7 +112,7 @@ def _summary(bad: Sequence[Submission], good: Sequence[Submission], ends: dict[s
     for place, device in enumerate(DEVICES):
         if of_device := [end for found in ends.values() if (end := found[place])]:
             dates = sorted({end.date for end in of_device})
-            names = ", ".join(sorted({end.device for end in of_device}))
+            names = ", ".join(sorted({end.device for end in of_device} - {""}))
             lines.append(f"Last run on {device} ({names}): {dates[-1]}, {len(of_device)} submissions.")
     return "\n".join(lines)
 
@@ -126,8 +126,10 @@ def _rows(head: Sequence[str], rows: Iterable[tuple[str, Submission, list[End | 
             right = "no: " + "; ".join(end.wrong) if end.wrong else "yes"
             lines.append(_line([*about, device, end.verdict, end.reward, right]))
         if not ends:
-            why = "not run yet: it needs a GPU" if one.device == "cuda" else "not run yet"
-            lines.append(_line([*about, one.device, "", "", why]))
+            why = (
+                "it needs a GPU" if one.device == "cuda" else "it takes too long on a CPU" if one.slow else "it is new"
+            )
+            lines.append(_line([*about, one.device, "", "", f"not run yet: {why}"]))
     return "\n".join(lines)
 
 
