@@ -7,14 +7,26 @@ import pytest
 
 # Before torch is imported, here and in the players: test processes and sandboxed players share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A secret of the host, there before any evaluator is: no player may see it.
+os.environ["HOST_API_KEY"] = "sk-secret-of-the-host"
 
 from fastkernels_gym import Evaluator  # noqa: E402
+from fastkernels_gym.request import Deadlines  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def evaluator() -> Iterator[Evaluator]:
     with Evaluator(device="cpu") as shared:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def strict_evaluator() -> Iterator[Evaluator]:
+    """Short deadlines, and players that interpret Triton; its tests are marked as one xdist group, `strict`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        with Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4)) as evaluator:
+            yield evaluator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,15 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def strict_evaluator() -> Iterator[fk.Evaluator]:
-    """Short deadlines, and players that interpret Triton."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        with fk.Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4)) as evaluator:
-            yield evaluator
-
-
-@pytest.fixture(scope="session")
 def gpu_evaluator() -> Iterator[fk.Evaluator]:
     with fk.Evaluator("cuda", deadlines=Deadlines(build_s=120, run_s=20)) as evaluator:
         yield evaluator

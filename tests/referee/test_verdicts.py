@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import fastkernels_gym as fk
-from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 TASK = "L1/silu_and_mul@tiny-llama"
@@ -108,25 +107,23 @@ def test_a_slow_kernel_is_right_and_paid_less(evaluator: fk.Evaluator) -> None:
     assert result.verdict is Verdict.OK and 0 < result.reward < 0.5
 
 
-def test_a_hanging_kernel_times_out() -> None:
-    with fk.Evaluator("cpu", deadlines=Deadlines(build_s=8, run_s=8)) as evaluator:
-        assert judge(evaluator, candidate("time.sleep(600)")).verdict is Verdict.TIMEOUT
-        assert judge(evaluator, candidate()).verdict is Verdict.OK
+@pytest.mark.xdist_group("strict")
+def test_a_hanging_kernel_times_out(strict_evaluator: fk.Evaluator) -> None:
+    assert judge(strict_evaluator, candidate("time.sleep(600)")).verdict is Verdict.TIMEOUT
+    assert judge(strict_evaluator, candidate()).verdict is Verdict.OK
 
 
 def test_the_environment_and_the_files_of_the_host_are_out_of_reach(
-    evaluator: fk.Evaluator, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    evaluator: fk.Evaluator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-host")
     body = (
         "raise ValueError(str(dict(os.environ)) + open('/proc/1/environ').read() + str(os.listdir('/'))"
         " + str([os.path.exists(p) for p in %r]))"
     )
     paths = [os.path.expanduser("~/.bashrc"), __file__, str(tmp_path_factory.getbasetemp()), "/etc/passwd"]
-    with fk.Evaluator("cpu") as fresh:
-        result = judge(fresh, candidate(body % (paths,)))
+    result = judge(evaluator, candidate(body % (paths,)))
     assert result.verdict is Verdict.RUNTIME_ERROR
-    assert "sk-secret-of-the-host" not in result.to_json() and "[False, False, False, False]" in result.feedback
+    assert os.environ["HOST_API_KEY"] not in result.to_json() and "[False, False, False, False]" in result.feedback
 
 
 def test_an_exception_without_bounds_is_trimmed(evaluator: fk.Evaluator) -> None:
