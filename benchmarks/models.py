@@ -31,7 +31,9 @@ from transformers_peer import Peer
 from fastkernels_gym.catalog import Model, load_model_config
 
 MODELS = ("llama-3.1-8b", "qwen3-8b", "mixtral-8x7b", "qwen3-30b-a3b", "gemma-3-4b", "phi-4")
-_OTHER_MODEL = 0.3  # relative RMS between logits beyond which two models are not the same one
+# Relative RMS between logits beyond which two models are not the same one: unrelated ones differ by 1.4, and near ties
+# of a router that fall the other way make tenths, layer upon layer.
+_OTHER_MODEL = 0.7
 _RACE_S = {"cuda": 3.0, "cpu": 0.1}  # of one phase
 _FLOORS = {("llama-3.1-8b", 1): 1.3, ("llama-3.1-8b", 32): 1.35, ("mixtral-8x7b", 32): 1.5, ("qwen3-30b-a3b", 32): 1.5}
 

@@ -1,8 +1,9 @@
 """The least work of a call: the bytes that it must move, the products that it must compute; counted on meta.
 
 What the referee's bound counts (`referee/roofline.py`), without a device: each input read once and each output written
-once; of pages, the tokens that the sequences hold and a window shows; weights where they are multiplied, of a table
-the rows that are looked up. Products are the reference's dense matrix products; attention's own are left out.
+once; of pages, the tokens that the sequences hold and a window shows; weights where they are multiplied. Of a table
+nothing is counted: its rows may repeat. Products are the reference's dense matrix products; attention's own are left
+out.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Movement:
         pages = any(id(tensor) in self._pages for tensor in given)
         own = [tensor for tensor in given if id(tensor) not in self._weights | self._pages]
         moved = _size(own) + _size(_tensors([outputs])) + self._paged(module, pages)
-        # Else no weight but a table that is multiplied with nothing: the rows read are as large as the outputs.
+        # Else no weight but a table, whose rows may repeat.
         return moved + (_size(module.parameters()) + _size(handed) if products else 0)
 
     def _paged(self, module: nn.Module, handed: bool) -> int:

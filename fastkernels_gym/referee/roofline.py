@@ -1,9 +1,9 @@
 """What a call cannot do without: the bytes it must move, the products it must compute.
 
 What a call must move is each input read once and each output written once; of pages, the tokens that the sequences hold
-and a window shows; of an embedding's table, the rows that are looked up; of a mixture's weights, the experts that a
-token chose. Products are the reference's dense matrix products; attention's are left out, which makes every bound on
-its time a generous one.
+and a window shows; of a mixture's weights, the experts that a token chose; of an embedding's table nothing, as its rows
+may repeat. Products are the reference's dense matrix products; attention's are left out, which makes every bound on its
+time a generous one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def work_of(scene: Scene, call: Call) -> Work:
     moved = own_bytes(scene, call) + _page_bytes(scene, call)
     if flops:
         moved += _weight_bytes(scene, call) - unread
-    # Else no weight but a table that is multiplied with nothing: the rows that are read are as large as the outputs.
+    # Else no weight but a table, whose rows may repeat.
     return Work(moved, flops)
 
 
