@@ -36,7 +36,7 @@ from fastkernels_gym.catalog import Case, Phase, load_model_config
 from fastkernels_gym.errors import FastKernelsError
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
-from fastkernels_gym.tasks.baseline.forward_context import set_forward_context
+from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 
 MODELS = ("llama-3.1-8b", "qwen3-8b", "mixtral-8x7b", "qwen3-30b-a3b", "gemma-3-4b", "phi-4")
 SECTIONS = ("cases", "linears", "prefill-attention", "decode-attention")
@@ -163,7 +163,7 @@ def case_row(
 def linears_row(where: tuple[str, str, int], cases: Sequence[Case], scene: Scene, ceilings: Ceilings) -> Row:
     """All of a layer's linears one after another, layer after layer."""
     paths = [path for case in cases if case.operator == "L1/linear" for path in case.paths if ".layers." in path]
-    with torch.no_grad(), set_forward_context(scene.context):
+    with torch.no_grad(), set_forward_context(ForwardContext(scene.batch.metadata, scene.kv_caches)):
         ours, work = prepare_chains(scene, paths)
         theirs, _ = prepare_chains(scene, paths, functional.linear)
         bound, ceiling_s = least("L1/linear", work.bytes, work.flops, ceilings)

@@ -14,7 +14,7 @@ from operator_cases import Prepared
 from torch.nn import functional
 from triton.errors import TritonError
 
-from fastkernels_gym.tasks.baseline.forward_context import set_forward_context
+from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 
 _FAULTS = (RuntimeError, TypeError, ValueError, NotImplementedError, TritonError)
 # What mostly reads, weights or pages; their references are no rivals.
@@ -101,7 +101,7 @@ def measure(
         args: the call's arguments, for the record.
     """
     bound, ceiling_s = least(operator, prepared.work.bytes, prepared.work.flops, ceilings)
-    with torch.no_grad(), set_forward_context(scene.context):
+    with torch.no_grad(), set_forward_context(ForwardContext(scene.batch.metadata, scene.kv_caches)):
         ways, faults = {"ours": prepared.calls()}, {}
         ways |= _rivals(operator, prepared, scene, compiled=compiled)
         if operator == "L1/flash_attn_prefill":

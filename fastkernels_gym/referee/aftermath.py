@@ -5,6 +5,7 @@ Asked only of a speedup that would count as proven, so an honest kernel that is 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +56,7 @@ class Aftermath:
                         detail = f"a {phase.phase} pass saves more than the baseline spends in what was replaced"
                         return Doubt(Verdict.TIMING_INCONSISTENT, detail)
             for timed in (operator, whole):
-                if timed is None or not timed.proven:
+                if timed is None or not timed.proven or math.isinf(self._drift):
                     continue
                 for one, found in timed.kept:
                     if slower_in_company(found, self._alone(one.program), timed.tolerance, self._drift):

@@ -20,10 +20,11 @@ def _not_finite(t: torch.Tensor) -> torch.Tensor:
     return out
 
 
+NOT_FINITE = "not finite"
 HARD_VALUES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "heavy tails": _heavy_tails,
     "large": lambda t: t * 64,
     "zeros": torch.zeros_like,
-    "not finite": _not_finite,
+    NOT_FINITE: _not_finite,
     "integers": lambda t: torch.randint(-8, 9, t.shape, device=t.device).to(t.dtype),
 }

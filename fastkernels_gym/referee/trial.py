@@ -20,7 +20,7 @@ from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
-from fastkernels_gym.referee.hard_values import HARD_VALUES
+from fastkernels_gym.referee.hard_values import HARD_VALUES, NOT_FINITE
 from fastkernels_gym.referee.judging import Expected, compare, judge_together, noise_floor
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
@@ -218,8 +218,11 @@ class Trial:
     def _judge_hard_values(self, program: Program, name: str) -> None:
         if not any(isinstance(a, Given) and a.tensor.is_floating_point() for a in program.calls[0].arguments):
             return
-        count = len(program.calls)
+        count, module = len(program.calls), program.scene.subject.module.get_submodule(program.calls[0].path)
+        spread = any(getattr(part, "spreads_nonfinite", False) for part in module.modules())
         for kind, change in HARD_VALUES.items():
+            if kind == NOT_FINITE and spread:
+                continue
             calls, expected = [*program.calls], {}
             for index in self.session.rng.sample(range(count), min(count, _statistic(program.scene))):
                 if (hard := _fit(program, index, change)) is not None:

@@ -19,10 +19,13 @@ class Operator(nn.Module):
     Attributes:
         mutates: names of arguments that it must write; they are judged like outputs.
         donates: names of arguments that it may overwrite, since its callers never read them again.
+        spreads_nonfinite: whether the reference lets a NaN or infinity reach outputs that do not depend on it, as one
+            that multiplies what it masks by zero does: where such values belong is then for no one to say.
     """
 
     mutates: ClassVar[tuple[str, ...]] = ()
     donates: ClassVar[tuple[str, ...]] = ()
+    spreads_nonfinite: ClassVar[bool] = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         on_cuda = next((a.is_cuda for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), False)

@@ -140,7 +140,7 @@ class Table:
                 ]
                 for _ in calls
             ],
-            "places": {"1": [[ref.to_json() for ref in slots if ref] for slots in self.program.slots]},
+            "places": {"1": [[ref.to_json() for ref in slots if ref] for slots in self.program.out]},
         }
         self.parameters = [[name, list(ref.shape), ref.dtype] for name, ref in subject.refs.items()]
         self.hostile.will_answer(frame({}), frame({}), frame(self.honest))

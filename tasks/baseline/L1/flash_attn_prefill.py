@@ -125,6 +125,8 @@ class FlashAttnPrefill(Operator):
         per_layer_sliding_window: how many tokens, its own included, a token attends to; None for all before it.
     """
 
+    spreads_nonfinite = True
+
     def __init__(
         self,
         num_heads: int,
