@@ -11,8 +11,8 @@ from fastkernels_gym.referee.calibration import Z95, Tolerance
 from fastkernels_gym.referee.clock import CallTime
 from fastkernels_gym.results import Verdict
 
-# By how much a device's own speed may move between the pair and the moments after it: clocks and power on a GPU. A CPU's
-# other users move it by a factor of two, and nothing of the candidate's runs there beside the baseline: no question.
+# By how much a device's own speed may move between the pair and the moments after it: clocks and power on a GPU. A
+# CPU's other users move it by a factor of two, and nothing of the candidate's runs there beside the baseline.
 DRIFT = {"cpu": math.inf, "cuda": 0.03}
 
 
