@@ -15,7 +15,7 @@ _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
 _MOST_CALLS = {"cpu": 16, "cuda": 512}
 _MOST_PASSES = 128  # of the model, to record them
-_POOL_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
+_MOST_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
 
 
 def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
@@ -41,11 +41,18 @@ def calls_a_pass(session: Session, case: Case) -> int:
     return _calls_of_a_path(case) * len(_paths(session, case))
 
 
-def burst_length(scene: Scene, call: Call, least_s: float) -> int:
-    """Calls enough for a burst of some length, but no more than memory holds."""
+def burst_length(scene: Scene, call: Call, least_s: float, room_bytes: int) -> int:
+    """Calls enough for a burst of some length, but no more than memory holds.
+
+    Args:
+        scene: where they are recorded.
+        call: one of them.
+        least_s: what one takes at least.
+        room_bytes: for the inputs and outputs of all.
+    """
     device = scene.subject.device.type
     enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
-    room = max(_FEWEST_CALLS, _POOL_BYTES[device] // max(1, own_bytes(scene, call)))
+    room = max(_FEWEST_CALLS, min(room_bytes, _MOST_BYTES[device]) // max(1, own_bytes(scene, call)))
     return min(enough, room, _MOST_CALLS[device])
 
 

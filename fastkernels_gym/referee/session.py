@@ -24,6 +24,9 @@ from fastkernels_gym.request import Deadlines
 # activations need.
 _WEIGHT_COPIES, _KV_COPIES, _STATE_COPIES, _USABLE = 2.3, 3.5, 2.3, 0.85
 _RAGGED_SEQUENCES = 3
+# What the programs of one operator may take of the memory that is free beside the model, and how often their inputs and
+# outputs lie in it: original, mirror, two slabs; outputs of two graphs in each player, and as they were taken.
+_PROGRAMS_SHARE, _PROGRAM_COPIES = 0.5, 6
 
 
 class Session:
@@ -61,6 +64,8 @@ class Session:
         except BaseException:
             self.close()
             raise
+        # Of inputs and outputs of the calls of one operator, all its cases together.
+        self.pool_bytes = int(_PROGRAMS_SHARE * free_bytes(device) / _PROGRAM_COPIES)
 
     def new_candidate(self) -> Contender:
         return self._contender(trusted=False)
@@ -100,10 +105,7 @@ def session_key(task: Task) -> tuple[str, str, tuple[str, ...]]:
 def affordable_layers(model: Model, workload: Workload, device: torch.device) -> int:
     """The model's depth, or the largest that fits the device."""
     full = int(model.config.num_hidden_layers)
-    if device.type == "cuda":
-        room = _USABLE * torch.cuda.mem_get_info(device)[0]
-    else:
-        room = _USABLE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    room = _USABLE * free_bytes(device)
     embedding, layer = parameter_counts(model)
     blocks = sum(phase.batch * -(-phase.length // BLOCK_SIZE) for phase in workload.phases)
     pages = 2 * torch.Size(kv_cache_shape(model.config, blocks, BLOCK_SIZE)).numel()
@@ -111,6 +113,13 @@ def affordable_layers(model: Model, workload: Workload, device: torch.device) ->
     each = _WEIGHT_COPIES * layer + _KV_COPIES * pages + _STATE_COPIES * states
     affordable = room / model.dtype.itemsize - _WEIGHT_COPIES * embedding
     return max(1, min(full, int(affordable / each)))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Of the device's memory, or of the host's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def parameter_counts(model: Model) -> tuple[int, int]:

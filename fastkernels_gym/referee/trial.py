@@ -133,13 +133,14 @@ class Trial:
     # Correctness
 
     def _examine_operator(self, operator: OperatorInfo, *, thorough: bool) -> list[Measured]:
-        measured = []
-        for case in self.task.cases_of(operator.id):
+        measured, cases = [], self.task.cases_of(operator.id)
+        for case in cases:
             scene, hidden = self.session.scenes[case.phase], self.session.hidden[case.phase]
             (first,) = record(self.session, case, scene, 1)
             work, ceilings = work_of(scene, first), self.session.ceilings
             least_s = ceilings.least_seconds(work)
-            calls = record(self.session, case, scene, burst_length(scene, first, least_s))
+            most = burst_length(scene, first, least_s, self.session.pool_bytes // len(cases))
+            calls = record(self.session, case, scene, most)
             program = self._new_program(scene, calls, needs_context=operator.level >= 2)
             expected = self._judge_program(program, operator.id)
             if thorough:
