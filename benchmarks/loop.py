@@ -118,7 +118,7 @@ def killed(folder: Path, tasks: list[str], args: argparse.Namespace, planned: in
 
 
 REPLAY = """
-import asyncio, json, resource, sys
+import asyncio, json, re, sys
 from pathlib import Path
 from fastkernels_gym.baselines.replay import ReplayAgent
 from fastkernels_gym.evals import RunConfig, RunFolder, run_eval
@@ -131,11 +131,15 @@ class Judge:
     async def evaluate_async(self, task, source, **options):
         return self.evaluation
 
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_kib():
+    # Not ru_maxrss, in which the memory of the process that started this one survives.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = peak_kib()
 with RunFolder(out, RunConfig("replay", (task,), samples=samples)) as folder:
     summary = run_eval(ReplayAgent(run), Judge(), folder, concurrency=256)
 print(json.dumps({"turns": summary.turns, "mib_before": before >> 10,
-                  "mib_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}))
+                  "mib_peak": peak_kib() >> 10}))
 """
 
 
