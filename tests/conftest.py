@@ -1,12 +1,15 @@
 """What all tests share: one evaluator, whose players are warm after the first evaluation."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 # Before torch is imported, here and in the players: test processes and sandboxed players share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's background jobs ignore interrupts, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A secret of the host, there before any evaluator is: no player may see it.
 os.environ["HOST_API_KEY"] = "sk-secret-of-the-host"
 
