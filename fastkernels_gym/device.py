@@ -58,7 +58,7 @@ _KNOWN = (
 
 def device_facts(kind: Literal["cpu", "cuda"]) -> DeviceFacts:
     """The facts of this machine's device."""
-    name, memory = (_processor(), None) if kind == "cpu" else _first_gpu()
+    name, memory = (cpu_name(), None) if kind == "cpu" else _first_gpu()
     if name is None:
         return DeviceFacts(kind)
     if measured := _left_on_disk(name):
@@ -73,9 +73,8 @@ def device_facts(kind: Literal["cpu", "cuda"]) -> DeviceFacts:
 def _left_on_disk(name: str) -> dict[str, float]:
     """The latest ceilings that the evaluator kept of a device of that name; of no use without the memory's."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        paths = (home / "fastkernels-gym" / "devices").glob(f"ceilings-*-{slug}-{'[0-9a-f]' * 12}.json")
+        paths = (home / "fastkernels-gym" / "devices").glob(f"ceilings-*-{slug(name)}-{'[0-9a-f]' * 12}.json")
         found = json.loads(max(paths, key=lambda path: path.stat().st_mtime).read_bytes())
         kept = {str(key): value for key, value in found.items() if isinstance(value, float) and value > 0}
         return kept if "memory" in kept else {}
@@ -95,10 +94,15 @@ def _first_gpu() -> tuple[str | None, int | None]:
         return None, None
 
 
-def _processor() -> str:
-    """The CPU's name, and how much of it this process has."""
+def cpu_name() -> str:
+    """The processor's name where the kernel tells it, and how many of its cores this process may use."""
     cores = len(os.sched_getaffinity(0))
     found = None
     with contextlib.suppress(OSError):
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{found[1].strip() if found else 'CPU'} ({cores} cores)"
+
+
+def slug(name: str) -> str:
+    """A device's name as file names have it, such as `nvidia-h200`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

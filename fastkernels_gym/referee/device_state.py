@@ -8,13 +8,12 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
-import re
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
+
+from fastkernels_gym.device import cpu_name, slug
 
 _LIBRARY = "libnvidia-ml.so.1"
 _SM_CLOCK, _MEMORY_CLOCK, _GPU_SENSOR = 1, 2, 0
@@ -40,7 +39,7 @@ class Identity:
     def key(self) -> str:
         """A file's name for it."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") + f"-{digest}"
+        return f"{slug(self.name)}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +98,6 @@ def identity(device: torch.device) -> Identity:
         return Identity(cpu_name(), "", "", torch.__version__)
     properties = torch.cuda.get_device_properties(device)
     return Identity(properties.name, _uuid(device), driver_version(), torch.__version__)
-
-
-def cpu_name() -> str:
-    """Such as `CPU (2 cores)`, with the processor's name where the kernel tells it."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return f"{found[1].strip()} ({cores} cores)" if found else f"CPU ({cores} cores)"
 
 
 def gpu(device: torch.device) -> Gpu | None:
