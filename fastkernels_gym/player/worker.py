@@ -152,6 +152,8 @@ class Player:
         for name in message["slabs"]:
             if (slab := self.slabs.pop(name, None)) is not None:
                 slab.close()
+        if not self.programs and self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return {"dropped": True}
 
     def run(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:

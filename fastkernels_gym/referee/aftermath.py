@@ -51,7 +51,7 @@ class Aftermath:
         """
         with undisturbed():
             if whole is not None and operator is not None and whole.proven:
-                for phase, found in zip(whole.measured, whole.times, strict=True):
+                for phase, found in whole.kept:
                     if self._saves_more(operator, phase, found, whole.tolerance):
                         detail = f"a {phase.phase} pass saves more than the baseline spends in what was replaced"
                         return Doubt(Verdict.TIMING_INCONSISTENT, detail)

@@ -178,9 +178,11 @@ class Contender:
         return slab is None or self._order(scene).intact(slab, layer)
 
     def drop(self, program: Program) -> None:
-        """Forgets a program and gives its memory back."""
+        """Forgets a program and gives its memory back; with the last one, what the player's allocator keeps of them."""
         regions = [program.region, *([program.states] if isinstance(program, Pass) else [])]
         names = [region.name for region in regions]
+        if set(self._takes) <= {program.name}:
+            self._close_segments()  # memory that is mapped here stays taken when the player gives it back
         self.player.ask({"op": "drop", "name": program.name, "slabs": names}, timeout=self._deadlines.run_s)
         self._takes.pop(program.name, None)
         self._graphs.pop(program.name, None)
@@ -194,12 +196,15 @@ class Contender:
         self._takes.clear()
         self._graphs.clear()
         self._seen.clear()
-        for segment in self._segments.values():
-            segment.close()
+        self._close_segments()
         for slab in self._slabs.values():
             slab.close()
-        self._segments.clear()
         self._slabs.clear()
+
+    def _close_segments(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
 
     def _order(self, scene: Scene) -> PageOrder:
         """In which the player holds a scene's pages."""

@@ -14,6 +14,7 @@ from fastkernels_gym.referee.arena import Slab
 from fastkernels_gym.referee.ceilings import Ceilings
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import identity
+from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.pages import BLOCK_SIZE
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.scene import Scene
@@ -64,6 +65,9 @@ class Session:
         except BaseException:
             self.close()
             raise
+        # Tokens of a pass of each scene and its logits, which take seconds in float64: no candidate's player lives to
+        # see them twice, and the passes that are timed have tokens of their own.
+        self.answers: dict[str, tuple[torch.Tensor, Expected]] = {}
         # Of inputs and outputs of the calls of one operator, all its cases together.
         self.pool_bytes = int(_PROGRAMS_SHARE * free_bytes(device) / _PROGRAM_COPIES)
 
@@ -116,9 +120,10 @@ def affordable_layers(model: Model, workload: Workload, device: torch.device) ->
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of the device's memory, or of the host's."""
+    """Of the device's memory, what the allocator keeps unused included, or of the host's."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -57,29 +57,21 @@ class Timed:
     """What was measured together: the cases of an operator, or the phases of the full model.
 
     Args:
-        measured: the cases or phases.
         times: a call of each.
         tolerance: between equal kernels.
         estimate: what they add up to.
+        kept: what is asked about when the candidate is dead: the operator's heaviest case, every phase of the model.
     """
 
-    measured: Sequence[Measured]
     times: Sequence[CallTime]
     tolerance: Tolerance
     estimate: Rung | EndToEnd
+    kept: Sequence[tuple[Measured, CallTime]] = ()
 
     @property
     def proven(self) -> bool:
         """Whether the speedup would count as proven."""
         return self.estimate.ci95[0] > 1.0 + self.tolerance.dead_band
-
-    @property
-    def kept(self) -> list[tuple[Measured, CallTime]]:
-        """What is asked about when the candidate is dead: the operator's heaviest case, every phase of the model."""
-        pairs = list(zip(self.measured, self.times, strict=True))
-        if isinstance(self.estimate, EndToEnd):
-            return pairs
-        return [max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)]
 
 
 @dataclass(slots=True)
@@ -123,10 +115,15 @@ class Timings:
         timed = [*self.rungs, *([self.whole] if self.whole else [])]
         return sum(one.discarded for found in timed for one in found.times)
 
+    def add(self, rung: Timed, doubt: Doubt | None) -> None:
+        """Takes the next rung in; the first doubt counts."""
+        self.rungs.append(rung)
+        self.doubt = self.doubt or doubt
+
     def forget_programs(self) -> None:
         """Keeps the figures only: a program holds gigabytes of inputs."""
-        self.rungs = [replace(timed, measured=()) for timed in self.rungs]
-        self.whole = replace(self.whole, measured=()) if self.whole else None
+        self.rungs = [replace(timed, kept=()) for timed in self.rungs]
+        self.whole = replace(self.whole, kept=()) if self.whole else None
 
     def dead_band(self, reward_kind: RewardKind) -> float:
         """What a proven speedup must exceed."""
@@ -134,14 +131,12 @@ class Timings:
         return (found.tolerance if found else self.precision.calibration.e2e).dead_band
 
 
-def too_fast(rungs: Sequence[Timed]) -> Doubt | None:
+def too_fast(operator: OperatorInfo, measured: Sequence[Measured], timed: Timed) -> Doubt | None:
     """Why an operator's timing is quarantined: a call of some case takes less than any could."""
-    for timed in rungs:
-        for one, found in zip(timed.measured, timed.times, strict=True):
-            if beyond_roofline(found, one.impossible_s, timed.tolerance):
-                where = timed.estimate.operator if isinstance(timed.estimate, Rung) else ""
-                detail = f"{where}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
-                return Doubt(Verdict.BEYOND_ROOFLINE, f"{detail}, where {one.impossible_s * 1e6:.3g} are out of reach")
+    for one, found in zip(measured, timed.times, strict=True):
+        if beyond_roofline(found, one.impossible_s, timed.tolerance):
+            detail = f"{operator.id}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
+            return Doubt(Verdict.BEYOND_ROOFLINE, f"{detail}, where {one.impossible_s * 1e6:.3g} are out of reach")
     return None
 
 

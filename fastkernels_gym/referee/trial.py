@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
+from fastkernels_gym.referee.consistency import Doubt
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
 from fastkernels_gym.referee.hard_values import HARD_VALUES, NOT_FINITE
@@ -114,7 +115,7 @@ class Trial:
             with self.watch.on("timing"):
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
                 aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
-                timings.doubt = too_fast(timings.rungs) or aftermath.doubt(timings.operator, timings.whole)
+                timings.doubt = timings.doubt or aftermath.doubt(timings.operator, timings.whole)
             timings.forget_programs()
             return timings
         finally:
@@ -173,9 +174,12 @@ class Trial:
         return Program(f"program-{self._serial}", scene, calls, needs_context=needs_context)
 
     def _new_pass(self, scene: Scene) -> Pass:
-        """The full model's, on fresh tokens; its page orders may overwrite what was scribbled before."""
+        """The full model's, on tokens new to its player; its page orders may overwrite what was scribbled."""
         self._check_pages(scene)
-        scene.draw_tokens(scene.batch.input_ids)
+        if scene.name in self.session.answers:
+            scene.batch.input_ids.copy_(self.session.answers[scene.name][0])
+        else:
+            scene.draw_tokens(scene.batch.input_ids)
         self._serial += 1
         return Pass(f"program-{self._serial}", scene, self.session.rng)
 
@@ -184,7 +188,7 @@ class Trial:
         count = len(program.calls)
         self.contender.prepare(program)
         judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, _statistic(program.scene))))
-        expected = {index: expect(program, program.calls[index]) for index in judged}
+        expected = self._expect(program, judged)
         self._judge_window(program, expected, name)
         try:
             self._judge_window(program, expected, name)
@@ -195,6 +199,14 @@ class Trial:
         if not self.contender.kept_inputs_intact(program):
             raise CandidateFault(Verdict.MUTATED_INPUT, f"{name}: an argument was written that must stay as it was")
         return expected
+
+    def _expect(self, program: Program, judged: Sequence[int]) -> dict[int, Expected]:
+        if not isinstance(program, Pass):
+            return {index: expect(program, program.calls[index]) for index in judged}
+        scene, answers = program.scene, self.session.answers
+        if scene.name not in answers:
+            answers[scene.name] = scene.batch.input_ids.clone(), expect(program, program.calls[0])
+        return {0: answers[scene.name][1]}
 
     def _judge_window(self, program: Program, expected: dict[int, Expected], name: str) -> None:
         if isinstance(program, Pass):
@@ -267,17 +279,28 @@ class Trial:
                 measured = self._examine_operator(operator, thorough=index == 0)
             with self.watch.on("timing"):
                 left = max(0.0, budget_s - (self.watch.timing - begin))
-                found = self._measure(measured, left * shares[index] / sum(shares[index:]), precision.stop)
-                tolerance = tolerance_of(measured, found, precision.calibration)
-                timed = Timed(measured, found, tolerance, rung(operator, measured, found, tolerance.spread))
-                self._drop(measured, [one for one, _ in timed.kept] if index == 0 and timed.proven else [])
-            timings.rungs.append(timed)
+                seconds = left * shares[index] / sum(shares[index:])
+                timings.add(*self._time_operator(operator, measured, seconds, precision, asked=index == 0))
+            del measured  # gigabytes, which the next rung needs
         if len(shares) > len(rungs):
             with self.watch.on("correctness"):
                 whole = self._examine_model()
             with self.watch.on("timing"):
                 timings.whole = self._time_model(whole, max(0.0, budget_s - (self.watch.timing - begin)), precision)
         return timings
+
+    def _time_operator(
+        self, operator: OperatorInfo, measured: Sequence[Measured], seconds: float, precision: Precision, *, asked: bool
+    ) -> tuple[Timed, Doubt | None]:
+        """Times an operator's cases and gives their memory back; the aftermath's question about it may be `asked`."""
+        found = self._measure(measured, seconds, precision.stop)
+        tolerance = tolerance_of(measured, found, precision.calibration)
+        timed = Timed(found, tolerance, rung(operator, measured, found, tolerance.spread))
+        if asked and timed.proven:
+            pairs = zip(measured, found, strict=True)
+            timed = replace(timed, kept=[max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)])
+        self._drop(measured, [one for one, _ in timed.kept])
+        return timed, too_fast(operator, measured, timed)
 
     def _time_model(self, whole: Sequence[Measured], seconds: float, precision: Precision) -> Timed:
         found = self._measure(whole, seconds, precision.stop)
@@ -286,7 +309,8 @@ class Trial:
             one.program.judge_sample(f"a timed pass, {one.phase}")
         depth = (self.session.num_layers, int(self.task.model.config.num_hidden_layers))
         tolerance = precision.calibration.e2e
-        return Timed(whole, found, tolerance, end_to_end(whole, found, depth, tolerance.spread))
+        pairs = list(zip(whole, found, strict=True))
+        return Timed(found, tolerance, end_to_end(whole, found, depth, tolerance.spread), pairs)
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""

@@ -50,8 +50,8 @@ def measured(session: Session, name: str, *, whole: bool) -> Measured:
 def timed(one: Measured, baseline_s: float, candidate_s: float) -> Timed:
     times = [CallTime(np.tile([baseline_s, candidate_s], (401, 1)), blocks=10)]
     if one.program.calls[0].path:
-        return Timed([one], times, TOLERANCE, rung(TASK.operator, [one], times, TOLERANCE.spread))
-    return Timed([one], times, TOLERANCE, end_to_end([one], times, (4, 4), TOLERANCE.spread))
+        return Timed(times, TOLERANCE, rung(TASK.operator, [one], times, TOLERANCE.spread), [(one, times[0])])
+    return Timed(times, TOLERANCE, end_to_end([one], times, (4, 4), TOLERANCE.spread), [(one, times[0])])
 
 
 def test_what_was_won_is_held_against_what_there_was(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,6 @@ def test_what_was_won_is_held_against_what_there_was(session: Session, monkeypat
 
 def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:
     one = replace(measured(session, "quick", whole=False), impossible_s=1e-5)
-    doubt = too_fast([timed(one, 1e-4, 1e-6)])
+    doubt = too_fast(TASK.operator, [one], timed(one, 1e-4, 1e-6))
     assert doubt is not None and doubt.verdict is Verdict.BEYOND_ROOFLINE and "L1/silu_and_mul, decode" in doubt.detail
-    assert too_fast([timed(one, 1e-4, 2e-5)]) is None
+    assert too_fast(TASK.operator, [one], timed(one, 1e-4, 2e-5)) is None
