@@ -84,8 +84,8 @@ class Duel:
         fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the long bursts gave.
-        settle: of a program of one call: runs a window of a player, by its column, that does not count, after the
-            other player's. In bursts the first window of one call is such.
+        settle: of a program of one call: makes a player, by its column, ready for a window; told whether the last one
+            was the other player's. In bursts the first window of one call does that.
         quiet: is held while the windows of a player, by its column, are timed.
         slowed: tells after each block whether the device was slowed down.
     """
@@ -101,7 +101,7 @@ class Duel:
         fixed_spread: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
-        settle: Callable[[int], None] = lambda player: None,
+        settle: Callable[[int, bool], None] = lambda player, switched: None,
         quiet: Callable[[int], AbstractContextManager[None]] = lambda player: nullcontext(),
         slowed: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -145,8 +145,8 @@ class Duel:
         if self.samples.calls > 1:
             run(1)
             short.append(run(1))
-        elif player != self._last:
-            self._settle(player)
+        else:
+            self._settle(player, player != self._last)
         self._last = player
         long.append(run(self.samples.calls))
 

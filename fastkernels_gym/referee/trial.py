@@ -48,7 +48,7 @@ _UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as m
 # By how much two honest players' fixed costs differ, as a share of a window of one call: 15 to 196 us of 0.6 to 2 ms
 # on an H200 (docs/decisions.md).
 _FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.1}
-_SHARES = {"op": 0.3, "ladder": 0.1, "e2e": 0.5}  # of the timing budget, each rung of the ladder taking its own
+_SHARES = {"op": 0.3, "ladder": 0.15, "e2e": 0.55}  # of the timing budget; all rungs of the ladder share one
 
 
 @dataclass(slots=True)
@@ -271,7 +271,7 @@ class Trial:
         """Judges and times rung after rung, the full model last: memory holds the calls of one of them."""
         rungs = [] if self.task.level == 4 else [self.task.operator]
         rungs += list(self.task.ladder) if measure != "op" else []
-        shares = [_SHARES["op" if index == 0 else "ladder"] for index in range(len(rungs))]
+        shares = [_SHARES["op"], *[_SHARES["ladder"] / max(1, len(rungs) - 1)] * (len(rungs) - 1)][: len(rungs)]
         shares += [_SHARES["e2e"]] if measure == "e2e" or self.task.level == 4 else []
         timings, begin = Timings(precision), self.watch.timing
         for index, operator in enumerate(rungs):
@@ -350,7 +350,7 @@ class Trial:
             fixed_spread=_FIXED_SPREAD[device.type],
             prepare=(lambda: self._renew(program)) if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
-            settle=lambda player: settle(program, players[player]),
+            settle=lambda player, switched: settle(program, players[player], switched=switched),
             # Kernels that were launched run on. A baseline that only waits shares a core with who is timed.
             quiet=lambda player: contenders[1 - player].player.frozen(),
             slowed=lambda: state is not None and bool(state.slowed()),

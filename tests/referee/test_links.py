@@ -144,7 +144,7 @@ def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pyt
         settled.append(torch.equal(ids, kept[1]))
         return 1.0
 
-    settling.settle(program, window)
+    settling.settle(program, window, switched=True)
     assert settled == [False], "it ran once, on tokens of its own"
     assert torch.equal(program.region.mirror, kept[0]) and torch.equal(ids, kept[1])
     assert (program.metadata, program.order, program.links) == kept[2:]
