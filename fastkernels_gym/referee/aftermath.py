@@ -114,7 +114,7 @@ class Aftermath:
             len(program.calls),
             self._session.rng,
             prepare=renew,
-            settle=lambda player, switched: settle(program, window, switched=switched) if player == 0 else None,
+            settle=lambda player: settle(program, window) if player == 0 else None,
         )
         deadline = time.monotonic() + _SECONDS
         while duel.samples.blocks < _FEWEST_BLOCKS or (

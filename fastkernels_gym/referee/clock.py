@@ -84,8 +84,8 @@ class Duel:
         fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the long bursts gave.
-        settle: of a program of one call: makes a player, by its column, ready for a window; told whether the last one
-            was the other player's. In bursts the first window of one call does that.
+        settle: of a program of one call: makes a player, by its column, ready for a window. In bursts the first window
+            of one call does that.
         quiet: is held while the windows of a player, by its column, are timed.
         slowed: tells after each block whether the device was slowed down.
     """
@@ -101,14 +101,13 @@ class Duel:
         fixed_spread: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
-        settle: Callable[[int, bool], None] = lambda player, switched: None,
+        settle: Callable[[int], None] = lambda player: None,
         quiet: Callable[[int], AbstractContextManager[None]] = lambda player: nullcontext(),
         slowed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._players = (baseline, candidate)
         self._rng, self._prepare, self._check = rng, prepare, check
         self._settle, self._quiet, self._slowed = settle, quiet, slowed
-        self._last = -1
         self._spent_s = 0.0
         self.weight = weight
         self.samples = Samples(calls, fixed_spread)
@@ -140,14 +139,13 @@ class Duel:
         self._spent_s += time.monotonic() - begin
 
     def _slot(self, player: int, short: list[float], long: list[float]) -> None:
-        """One player's windows. The first after the other player's is slow, whatever runs in it: it is not counted."""
+        """One player's windows. The first after a pause is slow, whatever runs in it: it is not counted."""
         run = self._players[player]
         if self.samples.calls > 1:
             run(1)
             short.append(run(1))
         else:
-            self._settle(player, player != self._last)
-        self._last = player
+            self._settle(player)
         long.append(run(self.samples.calls))
 
     @property

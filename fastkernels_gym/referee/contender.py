@@ -16,7 +16,7 @@ from fastkernels_gym.player.memory import DeviceSlab, dtype_name, view
 from fastkernels_gym.player.protocol import ProtocolError, TensorRef
 from fastkernels_gym.referee.arena import Region, Slab
 from fastkernels_gym.referee.judging import Outputs
-from fastkernels_gym.referee.links import Glimpse, Pass
+from fastkernels_gym.referee.links import Aim, Glimpse, Pass
 from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.players import Player
 from fastkernels_gym.referee.program import Program
@@ -138,6 +138,7 @@ class Contender:
         device = self._subject.device
         slab = self._slabs[program.name]
         message = {"op": "run", "name": program.name, "n": n}
+        aim = self._aim(program)
         _synchronize(device)
         begin = time.perf_counter()
         slab.reveal()
@@ -148,11 +149,15 @@ class Contender:
         self._cool()
         with _tampering():
             self._take(program, answer.get("places"), n)
-        if isinstance(program, Pass):
-            states, pages = self._slabs[program.states.name], self._slabs[program.scene.kv.name]
-            self._seen[program.name] = program.look(states, pages, tuple(self._takes[program.name][0]))
+        if isinstance(program, Pass) and aim is not None:
+            self._seen[program.name] = program.look(aim, tuple(self._takes[program.name][0]))
         _synchronize(device)
         return time.perf_counter() - begin
+
+    def _aim(self, program: Program) -> Aim | None:
+        if not isinstance(program, Pass):
+            return None
+        return program.aim(self._slabs[program.states.name], self._slabs[program.scene.kv.name])
 
     def outputs(self, program: Program, index: int) -> Outputs:
         """What the last window took of a call: its outputs, then the KV rows that it wrote."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,37 @@ class Glimpse:
     metadata: AttentionMetadata
     before: Outputs
     outputs: Outputs
+
+
+@dataclass(slots=True)
+class Aim:
+    """What is to be taken out of a player's memory, and where to.
+
+    Args:
+        slots: (tokens,) int64; of the KV rows.
+        links: each with the states before it and its outputs, which are there once they are taken.
+    """
+
+    slots: torch.Tensor
+    links: list[tuple[int, Outputs, Outputs]] = field(default_factory=list)
+    _copies: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    _rows: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def copy_of(self, source: torch.Tensor) -> torch.Tensor:
+        self._copies.append((torch.empty_like(source), source))
+        return self._copies[-1][0]
+
+    def rows_of(self, source: torch.Tensor) -> torch.Tensor:
+        """Of keys or values, (slots of all pages, heads, width), those of the pass's own tokens."""
+        self._rows.append((source.new_empty(len(self.slots), *source.shape[1:]), source))
+        return self._rows[-1][0]
+
+    def take(self) -> None:
+        """Copies it all."""
+        if self._copies:
+            torch._foreach_copy_([target for target, _ in self._copies], [source for _, source in self._copies])
+        for target, source in self._rows:
+            torch.index_select(source, 0, self.slots, out=target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +150,41 @@ class Pass(Program):
         self.shuffle_pages()
         self.links = (self._rng.randrange(self._head + 1),)
 
-    def look(self, states: Slab, pages: Slab, logits: Outputs) -> list[Glimpse]:
-        """Takes the links that were drawn out of a player's memory.
+    def aim(self, states: Slab, pages: Slab) -> Aim:
+        """Makes ready to take the links that were drawn: within the window there is only copying.
 
         Args:
             states: the player's slab of `states`.
             pages: of the scene's KV pages.
-            logits: as they were taken in the same window.
         """
-        ids = self.calls[0].arguments[0]
-        assert isinstance(ids, Given)
         hidden, residual = states.tensor(self._hidden), states.tensor(self._residual)
-        seen = []
+        aim = Aim(self.slots)
         for link in self.links:
             ends = [
-                (hidden[at].clone(), None if at == 0 else residual[at - 1].clone())
+                (aim.copy_of(hidden[at]), None if at == 0 else aim.copy_of(residual[at - 1]))
                 for at in (link - 1, link)
                 if 0 <= at < self._head
             ]
-            outputs: Outputs = logits if link == self._head else ends[-1][: 2 if link else 1]
+            outputs: Outputs = () if link == self._head else ends[-1][: 2 if link else 1]
             if self._is_layer(link):
-                outputs += tuple(pages.tensor(ref).flatten(0, 1)[self.slots] for ref in self.scene.kv_refs[link - 1])
-            seen.append(Glimpse(link, ids.tensor, self.metadata, ends[0] if link else (), outputs))
-        return seen
+                outputs += tuple(aim.rows_of(pages.tensor(ref).flatten(0, 1)) for ref in self.scene.kv_refs[link - 1])
+            aim.links.append((link, ends[0] if link else (), outputs))
+        return aim
+
+    def look(self, aim: Aim, logits: Outputs) -> list[Glimpse]:
+        """Takes the links out of a player's memory, where its window has left them.
+
+        Args:
+            aim: made before the window.
+            logits: as they were taken in the same window.
+        """
+        aim.take()
+        ids = self.calls[0].arguments[0]
+        assert isinstance(ids, Given)
+        return [
+            Glimpse(link, ids.tensor, self.metadata, before, logits if link == self._head else outputs)
+            for link, before, outputs in aim.links
+        ]
 
     def judge_link(self, seen: Glimpse, name: str) -> ErrorRatio:
         """Holds a link against the oracle, run on the state that the pass left before it.

@@ -15,24 +15,19 @@ SETTLES = {"cpu": False, "cuda": True}
 REST_S = 0.04
 
 
-def settle(program: Program, run: Burst, *, switched: bool) -> None:
+def settle(program: Program, run: Burst) -> None:
     """Before a prefill the device rests; before a decode step, which is short, a window is run that does not count.
 
-    That window runs on tokens of its own, so that nothing can be remembered of it.
-
-    Args:
-        program: left as it was.
-        run: a window of the player's.
-        switched: whether the last window was another player's: a decode step is slow then.
+    That window runs on tokens of its own, so that nothing can be remembered of it; the program is left as it was.
     """
     if program.calls[0].path or not SETTLES[program.region.device.type]:
         return
     if not program.scene.graph:
         time.sleep(REST_S)
-    elif switched:
-        ids = next(a.tensor for a in program.calls[0].arguments if isinstance(a, Given))
-        kept, kept_ids = program.region.mirror.clone(), ids.clone()
-        program.refresh()
-        run(1)
-        program.region.mirror.copy_(kept)
-        ids.copy_(kept_ids)
+        return
+    ids = next(a.tensor for a in program.calls[0].arguments if isinstance(a, Given))
+    kept, kept_ids = program.region.mirror.clone(), ids.clone()
+    program.refresh()
+    run(1)
+    program.region.mirror.copy_(kept)
+    ids.copy_(kept_ids)

@@ -350,7 +350,7 @@ class Trial:
             fixed_spread=_FIXED_SPREAD[device.type],
             prepare=(lambda: self._renew(program)) if renewable else lambda: None,
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
-            settle=lambda player, switched: settle(program, players[player], switched=switched),
+            settle=lambda player: settle(program, players[player]),
             # Kernels that were launched run on. A baseline that only waits shares a core with who is timed.
             quiet=lambda player: contenders[1 - player].player.frozen(),
             slowed=lambda: state is not None and bool(state.slowed()),

@@ -60,7 +60,7 @@ class Stage:
         batch = Batch(ids, positions, replace(program.metadata, block_table=table, slot_mapping=slots))
         caches = [(self.pages.tensor(k), self.pages.tensor(v)) for k, v in self.scene.kv_refs]
         logits = forward_step(self.module, batch, caches, Trace(*map(self.states.tensor, program.trace)))
-        return program.look(self.states, self.pages, (logits,))
+        return program.look(program.aim(self.states, self.pages), (logits,))
 
 
 @pytest.mark.parametrize("model", TINY)
@@ -108,7 +108,7 @@ def test_what_was_not_handed_over_is_named() -> None:
     ):
         kept = tensor.clone()
         tensor.fill_(torch.nan)
-        seen = stage.program.look(stage.states, stage.pages, logits)[link]
+        seen = stage.program.look(stage.program.aim(stage.states, stage.pages), logits)[link]
         for judge in (stage.program.judge_link, stage.program.compare_link):
             with pytest.raises(CandidateFault, match=f"{what}.*record_layer") as caught:
                 judge(seen, "x")
@@ -144,7 +144,7 @@ def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pyt
         settled.append(torch.equal(ids, kept[1]))
         return 1.0
 
-    settling.settle(program, window, switched=True)
+    settling.settle(program, window)
     assert settled == [False], "it ran once, on tokens of its own"
     assert torch.equal(program.region.mirror, kept[0]) and torch.equal(ids, kept[1])
     assert (program.metadata, program.order, program.links) == kept[2:]
