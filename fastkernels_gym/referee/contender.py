@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class Contender:
         self._seen: dict[str, list[Glimpse]] = {}
         self._segments: dict[str, DeviceSlab] = {}
         self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
-        self._graphs: dict[str, dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]]] = {}
+        self._reveals: dict[str, Callable[[], None]] = {}
+        self._graphs: dict[str, dict[int, Callable[[], None]]] = {}
         self._weights = weights
 
     def load(self, candidate: Candidate | None, operator: OperatorInfo | None, replaces: Sequence[str]) -> None:
@@ -92,7 +94,9 @@ class Contender:
         """
         self.share(program.scene.kv)
         self.set_pages(program)
-        self.share(program.region).reveal()
+        slab = self.share(program.region)
+        self._reveals[program.name] = _as_one(lambda: self._reveal(slab), self._subject.device)
+        self._reveals[program.name]()
         _synchronize(self._subject.device)
         answer = self.player.ask(program.message(), timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
@@ -103,10 +107,12 @@ class Contender:
             places = answer.get("places")
             if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
                 raise ProtocolError("graphs are not named")
-            takes = self._wanted(program)
-            self._graphs[program.name] = {
-                int(n): _flattened(takes, self._sources(program, where)) for n, where in places.items()
-            }
+            graphs = {int(n): self._sources(program, where) for n, where in places.items()}
+        takes = self._wanted(program)
+        self._graphs[program.name] = {
+            n: _as_one(partial(self._copy, *_flattened(takes, sources)), self._subject.device)
+            for n, sources in graphs.items()
+        }
 
     def set_pages(self, program: Program) -> None:
         """The pages in the program's order, the states between layers NaN.
@@ -136,17 +142,14 @@ class Contender:
             CandidateFault: what the candidate raises, or protocol_tamper for outputs that are nowhere.
         """
         device = self._subject.device
-        slab = self._slabs[program.name]
         message = {"op": "run", "name": program.name, "n": n}
         aim = self._aim(program)
         _synchronize(device)
         begin = time.perf_counter()
-        slab.reveal()
-        self._cool()
+        self._reveals[program.name]()
         _synchronize(device)
         spin_s = _SPIN_S if device.type == "cuda" else 0.0
         answer = self.player.ask(message, timeout=self._deadlines.run_s, spin_s=spin_s)
-        self._cool()
         with _tampering():
             self._take(program, answer.get("places"), n)
         if isinstance(program, Pass) and aim is not None:
@@ -190,6 +193,7 @@ class Contender:
             self._close_segments()  # memory that is mapped here stays taken when the player gives it back
         self.player.ask({"op": "drop", "name": program.name, "slabs": names}, timeout=self._deadlines.run_s)
         self._takes.pop(program.name, None)
+        self._reveals.pop(program.name, None)
         self._graphs.pop(program.name, None)
         self._seen.pop(program.name, None)
         for name in names:
@@ -199,6 +203,7 @@ class Contender:
     def close(self) -> None:
         self.player.close()
         self._takes.clear()
+        self._reveals.clear()
         self._graphs.clear()
         self._seen.clear()
         self._close_segments()
@@ -219,17 +224,25 @@ class Contender:
         layers = {program.kv_layer(call) for call in program.calls} - {None}
         return {layer for layer in layers if layer is not None} or set(range(self._subject.num_layers))
 
+    def _reveal(self, slab: Slab) -> None:
+        slab.reveal()
+        self._cool()
+
     def _take(self, program: Program, places: Any, n: int) -> None:
         """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
-        takes = self._wanted(program)
+        if n in self._graphs[program.name]:
+            self._graphs[program.name][n]()
+            return
         if self._subject.device.type == "cpu":
             slab = self._slabs[program.region.name]
             slots = (ref for call in program.out for ref in call if ref is not None and ref.span > 0)
             sources = [slab.tensor(ref) for ref in slots]
-        elif n in self._graphs[program.name]:
-            takes, sources = self._graphs[program.name][n]
         else:
             sources = self._sources(program, places)
+        self._copy(self._wanted(program), sources)
+
+    def _copy(self, takes: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+        self._cool()
         if takes:
             torch._foreach_copy_(takes, sources)
 
@@ -300,6 +313,25 @@ def _flattened(
         for take, source in zip(takes, sources, strict=True)
     ]
     return [take for take, _ in pairs], [source for _, source in pairs]
+
+
+def _as_one(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """On a GPU the same work as one CUDA graph: hundreds of launches would be the referee's own time in a window."""
+    if device.type == "cpu":
+        return work
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    graph = torch.cuda.CUDAGraph()
+    # By hand: torch.cuda.graph would collect garbage and empty the allocator's cache.
+    with torch.cuda.stream(side):
+        work()
+        side.synchronize()
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            work()
+        finally:
+            graph.capture_end()
+    return graph.replay
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from fastkernels_gym.referee.session import Session
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
-# Of more calls of the smallest kernels, what they read and write lies so far apart that equal players differ by it.
-_MOST_CALLS = {"cpu": 16, "cuda": 256}
+_MOST_CALLS = {"cpu": 16, "cuda": 512}
 _MOST_PASSES = 128  # of the model, to record them
-_MOST_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}  # inputs and outputs of a program's calls: far over any cache
+# Inputs and outputs of a program's calls: far over any cache. Where small kernels' lie further apart than this, equal
+# players differ by it.
+_MOST_BYTES = {"cpu": 1 << 29, "cuda": 1 << 29}
 
 
 def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
