@@ -18,7 +18,7 @@ from fastkernels_gym.catalog import Case, Model, Phase
 from fastkernels_gym.catalog.trace import trace
 from fastkernels_gym.catalog.work import Work
 from fastkernels_gym.referee.roofline import own_bytes, work_of
-from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, same_layout
+from fastkernels_gym.referee.scene import Ambient, Argument, Call, Given, Scene, Shared, metadata_tensors, same_layout
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.tasks.baseline.forward_context import layer_index
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
@@ -175,4 +175,6 @@ def _argument(scene: Scene, call: Call, argument: Argument, *, again: bool) -> A
             return scene.subject.weights.tensor(argument.ref)
         pages = scene.kv.tensor(argument.ref)
         return pages.clone() if again else pages
+    if isinstance(argument, Ambient):
+        return metadata_tensors(scene.batch.metadata)[argument.name].clone()
     return argument

@@ -22,7 +22,6 @@ from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.arena import Region, Slab
 from fastkernels_gym.referee.judging import Expected, Outputs, compare, judge, noise_floor
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.program import Program, expect, run_baseline
 from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.scene import Call, Given, Scene
@@ -135,19 +134,9 @@ class Pass(Program):
         """The layer that a link is, or the one beside it."""
         return min(max(link - 1, 0), self._head - 2)
 
-    def shuffle_pages(self) -> None:
-        """Draws the order in which players are to hold the pages."""
-        self.order = PageOrder(self.scene, self.scene.shuffled(self.scene.caches.shape[1]))
-        self.fill_metadata()
-
     def deal(self) -> None:
-        """Deals the contexts to the sequences anew, with their pages in a new order; draws the link to look at."""
-        table, slots = self.metadata.block_table, self.metadata.slot_mapping
-        if len({*self.scene.query_lens}) == len({*self.scene.context_lens}) == 1:
-            dealt = self.scene.shuffled(len(table))
-            slots = slots.view(len(table), -1)[dealt].flatten()
-            self.metadata = replace(self.metadata, block_table=table[dealt], slot_mapping=slots)
-        self.shuffle_pages()
+        """Draws the link to look at as well."""
+        super().deal()
         self.links = (self._rng.randrange(self._head + 1),)
 
     def aim(self, states: Slab, pages: Slab) -> Aim:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +21,19 @@ from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.arena import Region
 from fastkernels_gym.referee.judging import Expected, Outputs
+from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.routing import Routers
-from fastkernels_gym.referee.scene import Argument, Call, Given, Scene, Shared, flat, metadata_tensors, same_layout
+from fastkernels_gym.referee.scene import (
+    Ambient,
+    Argument,
+    Call,
+    Given,
+    Scene,
+    Shared,
+    flat,
+    metadata_tensors,
+    same_layout,
+)
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext, set_forward_context
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
@@ -82,6 +94,8 @@ class Program:
     def _place(self, argument: Argument) -> TensorRef | None:
         if isinstance(argument, Given):
             return self.region.reserve_like(argument.tensor)
+        if isinstance(argument, Ambient):
+            return self._metadata[argument.name]
         return argument.ref if isinstance(argument, Shared) else None
 
     def _recorded_rows(self) -> dict[TensorRef, torch.Tensor]:
@@ -116,6 +130,28 @@ class Program:
             assert ref is not None and isinstance(ids, Given)
             self.scene.draw_tokens(ids.tensor)
             self.region.tensor(ref).copy_(ids.tensor)
+
+    @property
+    def touches_pages(self) -> bool:
+        """Whether its calls read or write keys and values."""
+        return self.writes_kv or bool(self.rows)
+
+    def shuffle_pages(self) -> None:
+        """Draws the order in which players are to hold the pages."""
+        self.order = PageOrder(self.scene, self.scene.shuffled(self.scene.caches.shape[1]))
+        self.fill_metadata()
+
+    def deal(self) -> None:
+        """Puts the pages in a new order: what was kept of keys and values by their place is wrong.
+
+        Where other inputs leave the baseline's answer a measure, contexts of one length go to other sequences too.
+        """
+        table, slots = self.metadata.block_table, self.metadata.slot_mapping
+        if self.renewable and len({*self.scene.query_lens}) == len({*self.scene.context_lens}) == 1:
+            dealt = self.scene.shuffled(len(table))
+            slots = slots.view(len(table), -1)[dealt].flatten()
+            self.metadata = replace(self.metadata, block_table=table[dealt], slot_mapping=slots)
+        self.shuffle_pages()
 
     @cached_property
     def _floats(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -203,7 +239,7 @@ class Program:
         """The places of a call's arguments that it may not change."""
         for position, argument in enumerate(self.calls[index].arguments):
             ref = self._places[index][position]
-            if ref is not None and isinstance(argument, Given) and position in self._kept:
+            if ref is not None and isinstance(argument, Given | Ambient) and position in self._kept:
                 yield ref
 
     def kv_rows(self, call: Call, caches: _Caches, slots: torch.Tensor) -> Outputs:
@@ -220,8 +256,8 @@ class Program:
 
 def run_baseline(scene: Scene, call: Call, metadata: AttentionMetadata | None = None) -> Outputs:
     """The baseline's outputs, on copies of the arguments; KV rows go into the scene's own pages."""
-    arguments = [_materialise(scene, a, scene.kv_caches, wide=False) for a in call.arguments]
-    return _run(scene, call, arguments, ForwardContext(metadata or scene.batch.metadata, scene.kv_caches))
+    context = ForwardContext(metadata or scene.batch.metadata, scene.kv_caches)
+    return _run(scene, call, [_materialise(scene, a, context, wide=False) for a in call.arguments], context)
 
 
 def expect(program: Program, call: Call, metadata: AttentionMetadata | None = None) -> Expected:
@@ -235,8 +271,8 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
     baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
     wide = _WideCaches(scene.kv_caches)
     with scene.subject.oracle(call.path), routers.heard() as exact:
-        arguments = [_materialise(scene, a, wide, wide=True) for a in call.arguments]
-        oracle = _run(scene, call, arguments, ForwardContext(metadata, wide))
+        context = ForwardContext(metadata, wide)
+        oracle = _run(scene, call, [_materialise(scene, a, context, wide=True) for a in call.arguments], context)
     return Expected(
         (*baseline, *baseline_rows),
         (*oracle, *program.kv_rows(call, wide, metadata.slot_mapping)),
@@ -297,7 +333,7 @@ def _run(scene: Scene, call: Call, arguments: list[Any], context: ForwardContext
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
-def _materialise(scene: Scene, argument: Argument, caches: _Caches, *, wide: bool) -> Any:
+def _materialise(scene: Scene, argument: Argument, context: ForwardContext, *, wide: bool) -> Any:
     """The argument as a tensor of the referee's own: a copy where it may be overwritten, widened for the oracle."""
     if isinstance(argument, Given):
         return (
@@ -306,9 +342,11 @@ def _materialise(scene: Scene, argument: Argument, caches: _Caches, *, wide: boo
     if isinstance(argument, Shared):
         for layer, pair in enumerate(scene.kv_refs):
             if argument.ref in pair:
-                return caches[layer][pair.index(argument.ref)]
+                return context.kv_caches[layer][pair.index(argument.ref)]
         tensor = scene.subject.weights.tensor(argument.ref)
         return tensor.double() if wide else tensor
+    if isinstance(argument, Ambient):
+        return metadata_tensors(context.attn_metadata)[argument.name].clone()
     return argument
 
 

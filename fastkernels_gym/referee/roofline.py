@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastkernels_gym.catalog.work import Work
 from fastkernels_gym.referee.program import run_baseline
-from fastkernels_gym.referee.scene import Call, Given, Scene, Shared
+from fastkernels_gym.referee.scene import Ambient, Call, Given, Scene, Shared, metadata_tensors
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.grouped_gemm import GroupedGemm
@@ -38,6 +38,7 @@ def work_of(scene: Scene, call: Call) -> Work:
 def own_bytes(scene: Scene, call: Call) -> int:
     """Bytes of a call's own inputs and outputs: neither weights nor pages."""
     given = [a.tensor for a in call.arguments if isinstance(a, Given)]
+    given += [metadata_tensors(scene.batch.metadata)[a.name] for a in call.arguments if isinstance(a, Ambient)]
     outputs = [t for t in run_baseline(scene, call) if t is not None]
     return sum(t.numel() * t.dtype.itemsize for t in (*given, *outputs))
 

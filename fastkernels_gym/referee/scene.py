@@ -41,7 +41,14 @@ class Shared:
     ref: TensorRef
 
 
-Argument = Given | Shared | int | float | bool | str | None
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """An argument that is a tensor of the pass's attention metadata: what it says depends on where pages lie."""
+
+    name: str
+
+
+Argument = Given | Shared | Ambient | int | float | bool | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,9 @@ class Scene:
         ref = self.subject.weight_at(value) or self._by_pointer.get(value.data_ptr())
         if ref is not None and ref.shape == tuple(value.shape):
             return Shared(ref)
+        for name, tensor in metadata_tensors(self.batch.metadata).items():
+            if value.data_ptr() == tensor.data_ptr() and value.shape == tensor.shape:
+                return Ambient(name)
         return Given(same_layout(value))
 
     def _batch(self, query_lens: Sequence[int], context_lens: Sequence[int], table: torch.Tensor) -> Batch:

@@ -348,7 +348,7 @@ class Trial:
             self.session.rng,
             weight=one.calls,
             fixed_spread=_FIXED_SPREAD[device.type],
-            prepare=(lambda: self._renew(program)) if renewable else lambda: None,
+            prepare=lambda: self._renew(program),
             check=(lambda: self._compare(program, noise)) if renewable else judge_again,
             settle=lambda player: settle(program, players[player]),
             # Kernels that were launched run on. A baseline that only waits shares a core with who is timed.
@@ -357,9 +357,10 @@ class Trial:
         )
 
     def _renew(self, program: Program) -> None:
-        """What a pair's windows find: other inputs, and in the full model's passes other pages."""
-        program.refresh()
-        if isinstance(program, Pass):
+        """What a pair's windows find: other inputs, and keys and values at other places."""
+        if program.renewable:
+            program.refresh()
+        if program.touches_pages:
             program.deal()
             for player in (self.session.baseline, self.contender):
                 player.set_pages(program)
