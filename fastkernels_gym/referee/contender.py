@@ -130,7 +130,7 @@ class Contender:
         for ref, rows in program.rows.items():
             slab.tensor(ref).flatten(0, 1)[program.slots] = rows
         if program.writes_kv:
-            order.blank(slab, self._layers(program))
+            order.blank(slab, self._layers(program), max(call.shift for call in program.calls))
 
     def run(self, program: Program, n: int) -> float:
         """One window: reveals the inputs, has the first n calls run, takes every output back.

@@ -38,10 +38,10 @@ class PageOrder:
         words = self._scene.words
         torch.index_select(self._scene.kv.tensor(words), 1, self._sources, out=slab.tensor(words))
 
-    def blank(self, slab: Slab, layers: set[int]) -> None:
-        """Puts NaN where a pass writes the keys and values of some layers."""
+    def blank(self, slab: Slab, layers: set[int], shifts: int = 0) -> None:
+        """Puts NaN where a pass writes the keys and values of some layers, and in so many rows behind it."""
         scene = self._scene
-        slots = self.slots(scene.batch.metadata.slot_mapping)
+        slots = _and_behind(self.slots(scene.batch.metadata.slot_mapping), shifts)
         if len(layers) == len(scene.kv_refs):
             slab.tensor(scene.caches).flatten(1, 2).index_fill_(1, slots, torch.nan)
             return
@@ -50,9 +50,9 @@ class PageOrder:
                 slab.tensor(ref).flatten(0, 1).index_fill_(0, slots, torch.nan)
 
     def intact(self, slab: Slab, layer: int | None = None) -> bool:
-        """Whether a player's pages, or those of one layer, are untouched but for the rows that its pass writes."""
+        """Whether a player's pages, or those of one layer, are untouched but for its pass's rows and spare ones."""
         scene = self._scene
-        slots = scene.batch.metadata.slot_mapping
+        slots = _and_behind(scene.batch.metadata.slot_mapping, scene.spare_rows)
         originals, copies = scene.kv.tensor(scene.words), slab.tensor(scene.words)
         layers = range(len(scene.kv_refs)) if layer is None else (layer,)
         for index, ref in ((2 * i + half, ref) for i in layers for half, ref in enumerate(scene.kv_refs[i])):
@@ -61,3 +61,8 @@ class PageOrder:
             if not torch.equal(copies[index], originals[index].index_select(0, self._sources)):
                 return False
         return True
+
+
+def _and_behind(slots: torch.Tensor, rows: int) -> torch.Tensor:
+    """Slots, (tokens,) int64, and so many behind each: (tokens * (rows + 1),)."""
+    return (slots[:, None] + torch.arange(rows + 1, device=slots.device)).flatten()

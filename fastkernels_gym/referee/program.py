@@ -66,7 +66,13 @@ class Program:
         self.region = Region(name, scene.subject.device)
         self.metadata, self.order = scene.batch.metadata, scene.order
         self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
-        self._places = [[self._place(argument) for argument in call.arguments] for call in calls]
+        # Every shift's slots are an argument of their own.
+        self._shifted = {
+            call.shift: self.region.reserve_like(scene.batch.metadata.slot_mapping) for call in calls if call.shift
+        }
+        if self._shifted:  # an order of its own: other programs have the pages filled anew
+            self.order = PageOrder(scene, torch.arange(scene.caches.shape[1], device=scene.subject.device))
+        self._places = [[self._place(call, argument) for argument in call.arguments] for call in calls]
         module = scene.subject.module.get_submodule(calls[0].path)
         reference: Any = module.forward_native
         parameters = list(inspect.signature(reference).parameters)
@@ -91,11 +97,12 @@ class Program:
         self.fill(self.calls)
         self.fill_metadata()
 
-    def _place(self, argument: Argument) -> TensorRef | None:
+    def _place(self, call: Call, argument: Argument) -> TensorRef | None:
         if isinstance(argument, Given):
             return self.region.reserve_like(argument.tensor)
         if isinstance(argument, Ambient):
-            return self._metadata[argument.name]
+            shifted = call.shift and argument.name == "slot_mapping"
+            return self._shifted[call.shift] if shifted else self._metadata[argument.name]
         return argument.ref if isinstance(argument, Shared) else None
 
     def _recorded_rows(self) -> dict[TensorRef, torch.Tensor]:
@@ -182,6 +189,8 @@ class Program:
         tensors |= {"block_table": self.order.table(self.metadata.block_table), "slot_mapping": self.slots}
         for key, tensor in tensors.items():
             self.region.tensor(self._metadata[key]).copy_(tensor)
+        for shift, ref in self._shifted.items():
+            self.region.tensor(ref).copy_(self.slots + shift)  # in the same page
 
     @property
     def lengths(self) -> list[int]:
@@ -245,7 +254,7 @@ class Program:
     def kv_rows(self, call: Call, caches: _Caches, slots: torch.Tensor) -> Outputs:
         """The KV rows that a call writes, keys then values, out of the slots of `caches` (one pair a layer)."""
         layer = self.kv_layer(call)
-        return () if layer is None else tuple(cache.flatten(0, 1)[slots] for cache in caches[layer])
+        return () if layer is None else tuple(cache.flatten(0, 1)[slots + call.shift] for cache in caches[layer])
 
     def kv_layer(self, call: Call) -> int | None:
         if not self.writes_kv or not call.path:
@@ -256,7 +265,7 @@ class Program:
 
 def run_baseline(scene: Scene, call: Call, metadata: AttentionMetadata | None = None) -> Outputs:
     """The baseline's outputs, on copies of the arguments; KV rows go into the scene's own pages."""
-    context = ForwardContext(metadata or scene.batch.metadata, scene.kv_caches)
+    context = ForwardContext(_shifted(metadata or scene.batch.metadata, call), scene.kv_caches)
     return _run(scene, call, [_materialise(scene, a, context, wide=False) for a in call.arguments], context)
 
 
@@ -271,15 +280,23 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
     baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
     wide = _WideCaches(scene.kv_caches)
     with scene.subject.oracle(call.path), routers.heard() as exact:
-        context = ForwardContext(metadata, wide)
+        context = ForwardContext(_shifted(metadata, call), wide)
         oracle = _run(scene, call, [_materialise(scene, a, context, wide=True) for a in call.arguments], context)
+    oracle_rows = program.kv_rows(call, wide, metadata.slot_mapping)
+    if call.shift:  # whoever reads whole pages must find numbers in nobody's rows
+        for rows in scene.kv_caches[program.kv_layer(call) or 0]:
+            rows.flatten(0, 1)[metadata.slot_mapping + call.shift] = 0
     return Expected(
         (*baseline, *baseline_rows),
-        (*oracle, *program.kv_rows(call, wide, metadata.slot_mapping)),
+        (*oracle, *oracle_rows),
         routers.unsettled(heard, exact),
         getattr(module, "canonical", None),
         routers.noise(heard, exact),
     )
+
+
+def _shifted(metadata: AttentionMetadata, call: Call) -> AttentionMetadata:
+    return replace(metadata, slot_mapping=metadata.slot_mapping + call.shift) if call.shift else metadata
 
 
 def _check_output(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from fastkernels_gym.catalog import Case
 from fastkernels_gym.referee.roofline import own_bytes
-from fastkernels_gym.referee.scene import Call, Given, Scene
+from fastkernels_gym.referee.scene import Ambient, Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
@@ -21,7 +22,7 @@ _MOST_BYTES = {"cpu": 1 << 29, "cuda": 1 << 29}
 
 
 def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
-    """Calls of a case in a scene: as many as asked, but no KV page is written by two of them."""
+    """Calls of a case in a scene: as many as asked, but no row of a KV page is written by two of them."""
     hidden = scene is not session.scenes[case.phase]
     paths = _paths(session, case)
     each = _calls_of_a_path(case)
@@ -33,8 +34,14 @@ def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
         return [call for call in scene.record(wanted) if hidden or not _shapes(call) - shapes]
 
     calls = a_pass()
-    while calls and len(calls) < most and not scene.subject.writes_kv(case.paths[0]):
-        calls += a_pass()
+    writes, shift = scene.subject.writes_kv(case.paths[0]), 0
+    while calls and len(calls) < most:
+        if writes:  # elsewhere, where it is told where: an operator that reads what it writes is not
+            told = any(isinstance(a, Ambient) and a.name == "slot_mapping" for a in calls[0].arguments)
+            if not told or shift == scene.spare_rows:
+                break
+            shift += 1
+        calls += [replace(call, shift=shift) for call in a_pass()]
     return calls[:most]
 
 

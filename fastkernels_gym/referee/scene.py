@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,10 +53,14 @@ Argument = Given | Shared | Ambient | int | float | bool | str | None
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of one submodule (or, with an empty path, of the whole model) in a scene."""
+    """One call of one submodule (or, with an empty path, of the whole model) in a scene.
+
+    `shift` is by how many rows its slots lie beyond the pass's own, in rows that are nobody's.
+    """
 
     path: str
     arguments: tuple[Argument, ...]
+    shift: int = 0
 
     def with_floats(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Call:
         """The same call with every computed floating-point argument changed."""
@@ -65,7 +69,7 @@ class Call:
             if isinstance(argument, Given) and argument.tensor.is_floating_point():
                 argument = Given(same_layout(argument.tensor).copy_(change(argument.tensor)))
             changed.append(argument)
-        return Call(self.path, tuple(changed))
+        return replace(self, arguments=tuple(changed))
 
 
 class Scene:
@@ -108,6 +112,12 @@ class Scene:
         self.batch = self._batch(self.query_lens, context_lens, table)
         self.graph = max(query_lens) == 1
         self.order = PageOrder(self, torch.arange(sum(blocks), device=subject.device))
+
+    @property
+    def spare_rows(self) -> int:
+        """Rows behind the last token of every decoding sequence, in its last page: nobody's."""
+        lengths = [q + c for q, c in zip(self.query_lens, self.context_lens, strict=True)]
+        return min(-length % BLOCK_SIZE for length in lengths) if self.graph else 0
 
     @property
     def pages(self) -> set[TensorRef]:
