@@ -374,6 +374,8 @@ class Trial:
             for seen in self.contender.seen(program):
                 program.compare_link(seen, f"a timed pass, {program.scene.name}")
                 self._check_pages(program.scene, program.layer_by(seen.link))
+        elif program.touches_pages:
+            self._check_pages(program.scene, self.session.rng.randrange(self.session.num_layers))
 
 
 def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Call, Expected] | None:
