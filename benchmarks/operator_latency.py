@@ -106,7 +106,7 @@ def main() -> None:
         write_figures()
         return
     out = options.out or ROOT / f"benchmarks/results/{options.device}-operator-latency.json"
-    task = TASKS[options.device]
+    task, origin = TASKS[options.device], provenance()
     with fk.Evaluator(options.device) as evaluator:
         evaluate(evaluator, options.device, task + ALONE[options.device], "op", options.op_budget)  # the model's first
         alone = [
@@ -114,21 +114,27 @@ def main() -> None:
             for _ in range(options.evaluations)
         ]
         compile_s = compile_seconds() if options.device == "cuda" else 0.0
-        whole = []
+        data = {
+            **origin,
+            "device": alone[0].evaluation.device,
+            "op": {"task": task + ALONE[options.device], **summary(alone, compile_s)},
+            "e2e": [],
+        }
+        write(out, data)
         for index, budget in enumerate(options.e2e_budgets):
             if index == 0:
                 evaluate(evaluator, options.device, task, "e2e", 0.5)
-            whole.append((budget, evaluate(evaluator, options.device, task, "e2e", budget)))
-    data = {
-        **provenance(),
-        "device": alone[0].evaluation.device,
-        "op": {"task": task + ALONE[options.device], **summary(alone, compile_s)},
-        "e2e": [{"task": task, "budget_s": budget, **one.to_dict()} for budget, one in whole],
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(data, indent=1) + "\n")
+            one = evaluate(evaluator, options.device, task, "e2e", budget)
+            data["e2e"].append({"task": task, "budget_s": budget, **one.to_dict()})
+            write(out, data)
     write_figures()
     print(json.dumps({**data, "op": {k: v for k, v in data["op"].items() if k != "evaluations"}}, indent=1))
+
+
+def write(out: Path, data: dict[str, Any]) -> None:
+    """Writes what there is: whoever is interrupted keeps it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def evaluate(evaluator: fk.Evaluator, device: str, task: str, measure: Any, budget_s: float) -> Measured:
