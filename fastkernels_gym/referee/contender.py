@@ -152,15 +152,17 @@ class Contender:
         answer = self.player.ask(message, timeout=self._deadlines.run_s, spin_s=spin_s)
         with _tampering():
             self._take(program, answer.get("places"), n)
-        if isinstance(program, Pass) and aim is not None:
-            self._seen[program.name] = program.look(aim, tuple(self._takes[program.name][0]))
+        if aim is not None:
+            aim.take()
+            self._seen[program.name] = aim.glimpses
         _synchronize(device)
         return time.perf_counter() - begin
 
     def _aim(self, program: Program) -> Aim | None:
         if not isinstance(program, Pass):
             return None
-        return program.aim(self._slabs[program.states.name], self._slabs[program.scene.kv.name])
+        states, pages = self._slabs[program.states.name], self._slabs[program.scene.kv.name]
+        return program.aim(states, pages, tuple(self._takes[program.name][0]))
 
     def outputs(self, program: Program, index: int) -> Outputs:
         """What the last window took of a call: its outputs, then the KV rows that it wrote."""

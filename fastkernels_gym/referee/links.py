@@ -61,11 +61,11 @@ class Aim:
 
     Args:
         slots: (tokens,) int64; of the KV rows.
-        links: each with the states before it and its outputs, which are there once they are taken.
+        glimpses: of the links that were drawn; what they hold is there once it is taken.
     """
 
     slots: torch.Tensor
-    links: list[tuple[int, Outputs, Outputs]] = field(default_factory=list)
+    glimpses: list[Glimpse] = field(default_factory=list)
     _copies: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     _rows: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
@@ -139,13 +139,16 @@ class Pass(Program):
         super().deal()
         self.links = (self._rng.randrange(self._head + 1),)
 
-    def aim(self, states: Slab, pages: Slab) -> Aim:
+    def aim(self, states: Slab, pages: Slab, logits: Outputs) -> Aim:
         """Makes ready to take the links that were drawn: within the window there is only copying.
 
         Args:
             states: the player's slab of `states`.
             pages: of the scene's KV pages.
+            logits: where the window's are taken to.
         """
+        ids = self.calls[0].arguments[0]
+        assert isinstance(ids, Given)
         hidden, residual = states.tensor(self._hidden), states.tensor(self._residual)
         aim = Aim(self.slots)
         for link in self.links:
@@ -154,26 +157,11 @@ class Pass(Program):
                 for at in (link - 1, link)
                 if 0 <= at < self._head
             ]
-            outputs: Outputs = () if link == self._head else ends[-1][: 2 if link else 1]
+            outputs: Outputs = logits if link == self._head else ends[-1][: 2 if link else 1]
             if self._is_layer(link):
                 outputs += tuple(aim.rows_of(pages.tensor(ref).flatten(0, 1)) for ref in self.scene.kv_refs[link - 1])
-            aim.links.append((link, ends[0] if link else (), outputs))
+            aim.glimpses.append(Glimpse(link, ids.tensor, self.metadata, ends[0] if link else (), outputs))
         return aim
-
-    def look(self, aim: Aim, logits: Outputs) -> list[Glimpse]:
-        """Takes the links out of a player's memory, where its window has left them.
-
-        Args:
-            aim: made before the window.
-            logits: as they were taken in the same window.
-        """
-        aim.take()
-        ids = self.calls[0].arguments[0]
-        assert isinstance(ids, Given)
-        return [
-            Glimpse(link, ids.tensor, self.metadata, before, logits if link == self._head else outputs)
-            for link, before, outputs in aim.links
-        ]
 
     def judge_link(self, seen: Glimpse, name: str) -> ErrorRatio:
         """Holds a link against the oracle, run on the state that the pass left before it.

@@ -67,10 +67,10 @@ class Program:
         self.metadata, self.order = scene.batch.metadata, scene.order
         self._metadata = {k: self.region.reserve_like(t) for k, t in metadata_tensors(scene.batch.metadata).items()}
         # Every shift's slots are an argument of their own.
-        self._shifted = {
+        self._shifted_slots = {
             call.shift: self.region.reserve_like(scene.batch.metadata.slot_mapping) for call in calls if call.shift
         }
-        if self._shifted:  # an order of its own: other programs have the pages filled anew
+        if self._shifted_slots:  # an order of its own: other programs have the pages filled anew
             self.order = PageOrder(scene, torch.arange(scene.caches.shape[1], device=scene.subject.device))
         self._places = [[self._place(call, argument) for argument in call.arguments] for call in calls]
         module = scene.subject.module.get_submodule(calls[0].path)
@@ -102,7 +102,7 @@ class Program:
             return self.region.reserve_like(argument.tensor)
         if isinstance(argument, Ambient):
             shifted = call.shift and argument.name == "slot_mapping"
-            return self._shifted[call.shift] if shifted else self._metadata[argument.name]
+            return self._shifted_slots[call.shift] if shifted else self._metadata[argument.name]
         return argument.ref if isinstance(argument, Shared) else None
 
     def _recorded_rows(self) -> dict[TensorRef, torch.Tensor]:
@@ -111,7 +111,7 @@ class Program:
         given = {a.ref for call in self.calls for a in call.arguments if isinstance(a, Shared)} & self.scene.pages
         return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
 
-    @property
+    @cached_property
     def renewable(self) -> bool:
         """Whether other inputs leave the baseline's answer a measure: not where near ties decide who is chosen.
 
@@ -189,7 +189,7 @@ class Program:
         tensors |= {"block_table": self.order.table(self.metadata.block_table), "slot_mapping": self.slots}
         for key, tensor in tensors.items():
             self.region.tensor(self._metadata[key]).copy_(tensor)
-        for shift, ref in self._shifted.items():
+        for shift, ref in self._shifted_slots.items():
             self.region.tensor(ref).copy_(self.slots + shift)  # in the same page
 
     @property

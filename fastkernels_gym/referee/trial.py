@@ -271,7 +271,7 @@ class Trial:
         """Judges and times rung after rung, the full model last: memory holds the calls of one of them."""
         rungs = [] if self.task.level == 4 else [self.task.operator]
         rungs += list(self.task.ladder) if measure != "op" else []
-        shares = [_SHARES["op"], *[_SHARES["ladder"] / max(1, len(rungs) - 1)] * (len(rungs) - 1)][: len(rungs)]
+        shares = [_SHARES["op"] if index == 0 else _SHARES["ladder"] / (len(rungs) - 1) for index in range(len(rungs))]
         shares += [_SHARES["e2e"]] if measure == "e2e" or self.task.level == 4 else []
         timings, begin = Timings(precision), self.watch.timing
         for index, operator in enumerate(rungs):

@@ -15,6 +15,7 @@ from fastkernels_gym.engine.batch import Batch
 from fastkernels_gym.engine.step import forward_step
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics, settling
+from fastkernels_gym.referee.judging import Outputs
 from fastkernels_gym.referee.links import Glimpse, Pass
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
@@ -60,7 +61,13 @@ class Stage:
         batch = Batch(ids, positions, replace(program.metadata, block_table=table, slot_mapping=slots))
         caches = [(self.pages.tensor(k), self.pages.tensor(v)) for k, v in self.scene.kv_refs]
         logits = forward_step(self.module, batch, caches, Trace(*map(self.states.tensor, program.trace)))
-        return program.look(program.aim(self.states, self.pages), (logits,))
+        return self.look((logits,))
+
+    def look(self, logits: Outputs) -> list[Glimpse]:
+        """What is taken of the links that were drawn."""
+        aim = self.program.aim(self.states, self.pages, logits)
+        aim.take()
+        return aim.glimpses
 
 
 @pytest.mark.parametrize("model", TINY)
@@ -108,7 +115,7 @@ def test_what_was_not_handed_over_is_named() -> None:
     ):
         kept = tensor.clone()
         tensor.fill_(torch.nan)
-        seen = stage.program.look(stage.program.aim(stage.states, stage.pages), logits)[link]
+        seen = stage.look(logits)[link]
         for judge in (stage.program.judge_link, stage.program.compare_link):
             with pytest.raises(CandidateFault, match=f"{what}.*record_layer") as caught:
                 judge(seen, "x")
