@@ -16,8 +16,9 @@ from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time, undisturbed
 from fastkernels_gym.referee.consistency import DRIFT, Doubt, saves_more, slower_in_company, upper_seconds
-from fastkernels_gym.referee.program import Program, run_baseline
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
+from fastkernels_gym.referee.running import run_baseline
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 from fastkernels_gym.referee.timings import Measured, Timed
@@ -122,7 +123,7 @@ class Aftermath:
             len(program.calls),
             self._session.rng,
             prepare=renew,
-            settle=lambda player: settle(program, window) if player == 0 else None,
+            settle=lambda player: settle(program, window) if player == 0 or other is window else None,
         )
         deadline = time.monotonic() + _SECONDS
         while duel.samples.blocks < _FEWEST_BLOCKS or (

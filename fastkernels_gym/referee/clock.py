@@ -2,7 +2,8 @@
 
 A burst is a window: inputs revealed, the first n calls run by the player, every output taken back. It opens and closes
 in the referee. Fixed costs cancel in the slope over n; the saving paid is never more than what the long bursts
-themselves saved, so that nobody gains by dragging out the short ones.
+themselves saved, so that nobody gains by dragging out the short ones, and proven is no more than what bursts of one
+call bear out, so that nobody gains by working a long one off at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from fastkernels_gym.results import Estimate
 
 _MIN_BLOCKS = 6
 _LATE_BLOCKS = 3
+_SINGLE_BLOCKS = 8  # taken at a time: cheap beside the question of what they say
 _RESAMPLES = 400
 
 Burst = Callable[[int], float]
@@ -34,14 +36,16 @@ Block = Sequence[tuple[float, float]]
 class Samples:
     """Blocks of two pairs of windows, seconds: of each pair the baseline's, then the candidate's.
 
-    `fixed_spread` is by how much the fixed costs of two honest players differ, as a share of a window of one call;
-    `discarded` is how many blocks were left out because the device was slowed down, `slowed` how many were not.
+    `single` are further bursts of one call, beside those of `short` that came with a long one. `fixed_spread` is by how
+    much the fixed costs of two honest players differ, as a share of a window of one call; `discarded` is how many
+    blocks were left out because the device was slowed down, `slowed` how many were not.
     """
 
     calls: int
     fixed_spread: float = 0.0
     short: list[Block] = field(default_factory=list)
     long: list[Block] = field(default_factory=list)
+    single: list[Block] = field(default_factory=list)
     discarded: int = 0
     slowed: int = 0
 
@@ -54,11 +58,13 @@ class Samples:
 class CallTime:
     """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`.
 
-    `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs may shift it;
-    `discarded` and `slowed` as in `Samples`.
+    `borne_out` are the candidate's with no more saved than bursts of one call show, replicate by replicate; None where
+    there are none. `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs
+    may shift it; `discarded` and `slowed` as in `Samples`.
     """
 
     replicates: NDArray[np.float64]
+    borne_out: NDArray[np.float64] | None = None
     blocks: int = 1
     resolution: float = 0.0
     discarded: int = 0
@@ -72,6 +78,16 @@ class CallTime:
     def candidate(self) -> float:
         return float(self.replicates[0, 1])
 
+    @property
+    def shown(self) -> NDArray[np.float64]:
+        """The candidate's replicates, as far as they are borne out."""
+        return self.replicates[:, 1] if self.borne_out is None else self.borne_out
+
+    @property
+    def left_open(self) -> float:
+        """Seconds of the saving that bursts of one call do not bear out."""
+        return float(np.quantile(self.shown[1:], 0.975)) - self.candidate
+
 
 class Duel:
     """Paired measurement of one program.
@@ -83,9 +99,9 @@ class Duel:
         weight: how often the workload makes the call.
         fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
         prepare: called before each pair; both players of a pair are given the same inputs.
-        check: called after each pair; judges what the long bursts gave.
-        settle: of a program of one call: makes a player, by its column, ready for a window. In bursts the first window
-            of one call does that.
+        check: called after each pair; judges what the windows gave.
+        settle: makes a player, by its column, ready for its turn: the first window after a pause is slow, whatever runs
+            in it.
         quiet: is held while the windows of a player, by its column, are timed.
         slowed: tells after each block whether the device was slowed down.
     """
@@ -119,34 +135,36 @@ class Duel:
             late: keeps the block even of a device that was slowed down.
         """
         begin = time.monotonic()
+        calls = self.samples.calls
+        bursts = self._bursts([1, calls] if calls > 1 else [calls], late=late)
+        if bursts:
+            self.samples.long.append(bursts[-1])
+            self.samples.short.extend(bursts[:-1])
+            self._spent_s += time.monotonic() - begin
+
+    def singles(self) -> None:
+        """Some blocks of bursts of one call."""
+        for _ in range(_SINGLE_BLOCKS):
+            self.samples.single.extend(self._bursts([1], late=False))
+
+    def _bursts(self, lengths: Sequence[int], *, late: bool) -> list[Block]:
+        """One block of bursts of each of these lengths; none of a device that was slowed down, unless it is late."""
         first = self._rng.randrange(2)
-        short: tuple[list[float], list[float]] = ([], [])
-        long: tuple[list[float], list[float]] = ([], [])
+        taken: list[tuple[list[float], list[float]]] = [([], []) for _ in lengths]
         for pair in ((first, 1 - first), (1 - first, first)):
             self._prepare()
             for player in pair:
                 with self._quiet(player):
-                    self._slot(player, short[player], long[player])
+                    self._settle(player)
+                    for n, seconds in zip(lengths, taken, strict=True):
+                        seconds[player].append(self._players[player](n))
             self._check()
         slowed = self._slowed()
         if slowed and not late:
             self.samples.discarded += 1
-            return
+            return []
         self.samples.slowed += slowed
-        self.samples.long.append(tuple(zip(*long, strict=True)))
-        if self.samples.calls > 1:
-            self.samples.short.append(tuple(zip(*short, strict=True)))
-        self._spent_s += time.monotonic() - begin
-
-    def _slot(self, player: int, short: list[float], long: list[float]) -> None:
-        """One player's windows. The first after a pause is slow, whatever runs in it: it is not counted."""
-        run = self._players[player]
-        if self.samples.calls > 1:
-            run(1)
-            short.append(run(1))
-        else:
-            self._settle(player)
-        long.append(run(self.samples.calls))
+        return [tuple(zip(*seconds, strict=True)) for seconds in taken]
 
     @property
     def variance(self) -> float:
@@ -194,9 +212,13 @@ def measure(duels: Sequence[Duel], seconds: float, half_width: float) -> list[Ca
             fewest.block(late=late)
             continue
         if late or _rough_half_width(duels) <= half_width:
-            times = [call_time(duel.samples) for duel in duels]
-            if late or speedup(times, [duel.weight for duel in duels]).half_width <= half_width:
+            times, weights = [call_time(duel.samples) for duel in duels], [duel.weight for duel in duels]
+            if late or speedup(times, weights).half_width <= half_width:
                 return times
+            if speedup([replace(found, borne_out=None) for found in times], weights).half_width <= half_width:
+                left_open = [weight * found.left_open for found, weight in zip(times, weights, strict=True)]
+                duels[left_open.index(max(left_open))].singles()
+                continue
         max(duels, key=lambda duel: duel.gain).block()
 
 
@@ -219,23 +241,29 @@ def call_time(samples: Samples) -> CallTime:
     long = np.log(np.asarray(samples.long))
     direct = np.exp(_paired(long, picks))
     if samples.calls == 1:
-        return CallTime(direct, blocks, 0.0, samples.discarded, samples.slowed)
+        return CallTime(direct, None, blocks, 0.0, samples.discarded, samples.slowed)
     short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
+    singles = [*samples.short, *samples.single]
+    further = np.concatenate([np.arange(len(singles))[None], rng.integers(0, len(singles), (_RESAMPLES, len(singles)))])
+    single = np.exp(_paired(np.log(np.asarray(singles)), further))
     slope = np.maximum(direct - short, 0.02 * direct) / (samples.calls - 1)
     saving = slope[:, 0] - slope[:, 1]
     # The least saving counts, of the slope's, the whole bursts' (nobody gains by dragging out the short ones) and the
     # single calls' (nor by working a burst off at once). What noise and fixed costs make of the latter two is granted,
-    # lest it bias an honest kernel downward; and they only ever take a saving away.
-    whole, single = direct[:, 0] - direct[:, 1], short[:, 0] - short[:, 1]
+    # lest it bias an honest kernel downward; and they only ever take a saving away. That noise explains a saving does
+    # not prove it: at the lower end of the interval what single calls leave open is not granted.
+    whole, alone = direct[:, 0] - direct[:, 1], single[:, 0] - single[:, 1]
     granted = samples.fixed_spread * short[0, 0]
     bounds = [
         (saved + 1.96 * float(np.std(saved[1:])) + granted) / calls
-        for saved, calls in ((whole, samples.calls), (single, 1))
+        for saved, calls in ((whole, samples.calls), (alone, 1))
     ]
     paid = np.minimum(saving, np.maximum(0.0, np.minimum(*bounds)))
-    times = np.stack([slope[:, 0], np.maximum(slope[:, 0] - paid, 0.01 * slope[:, 0])], axis=1)
+    shown = np.minimum(paid, np.maximum(0.0, alone + granted))
+    candidate, borne_out = (np.maximum(slope[:, 0] - saved, 0.01 * slope[:, 0]) for saved in (paid, shown))
+    times = np.stack([slope[:, 0], candidate], axis=1)
     resolution = float(granted) / samples.calls
-    return CallTime(times, blocks, resolution, samples.discarded, samples.slowed)
+    return CallTime(times, borne_out, blocks, resolution, samples.discarded, samples.slowed)
 
 
 def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
@@ -247,9 +275,10 @@ def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:
     """
     total = sum((w * t.replicates for t, w in zip(times, weights, strict=True)), start=np.zeros(()))
     ratios = total[:, 0] / total[:, 1]
-    low, high = np.quantile(ratios[1:], [0.025, 0.975])
+    shown = total[:, 0] / sum(w * t.shown for t, w in zip(times, weights, strict=True))
     value = float(ratios[0])
-    return Estimate(value, (min(float(low), value), max(float(high), value)))
+    low, high = float(np.quantile(shown[1:], 0.025)), float(np.quantile(ratios[1:], 0.975))
+    return Estimate(value, (min(low, value), max(high, value)))
 
 
 def _paired(logs: NDArray[np.float64], picks: NDArray[np.int64]) -> NDArray[np.float64]:

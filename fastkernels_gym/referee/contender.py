@@ -187,6 +187,15 @@ class Contender:
         slab = self._slabs.get(scene.kv.name)
         return slab is None or self._order(scene).intact(slab, layer)
 
+    def check_pages(self, scene: Scene, layer: int | None = None) -> None:
+        """Holds a scene's KV pages, or one layer's, against the originals.
+
+        Raises:
+            CandidateFault: mutated_input.
+        """
+        if not self.kv_intact(scene, layer):
+            raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
+
     def drop(self, program: Program) -> None:
         """Forgets a program and gives its memory back; with the last one, what the player's allocator keeps of them."""
         regions = [program.region, *([program.states] if isinstance(program, Pass) else [])]

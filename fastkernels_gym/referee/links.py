@@ -22,8 +22,9 @@ from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.arena import Region, Slab
 from fastkernels_gym.referee.judging import Expected, Outputs, compare, judge, noise_floor
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Program, expect, run_baseline
+from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.routing import Routers
+from fastkernels_gym.referee.running import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -20,9 +20,11 @@ from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.arena import Region
-from fastkernels_gym.referee.judging import Expected, Outputs
+from fastkernels_gym.referee.judging import Expected, Outputs, judge_together
+from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.routing import Routers
+from fastkernels_gym.referee.running import Caches, run_baseline, run_oracle
 from fastkernels_gym.referee.scene import (
     Ambient,
     Argument,
@@ -32,14 +34,12 @@ from fastkernels_gym.referee.scene import (
     Shared,
     flat,
     metadata_tensors,
-    same_layout,
 )
 from fastkernels_gym.results import Verdict
-from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata, ForwardContext, set_forward_context
+from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
 
-_Caches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _FRESH = (0.5, 1.5)  # times what the model computed
 
 
@@ -127,16 +127,31 @@ class Program:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""
         targets, originals = self._floats
         if targets:
-            sizes = [t.numel() for t in targets]
-            share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
-            torch._foreach_copy_(targets, originals)
-            torch._foreach_mul_(targets, list(share.split(sizes)))
+            _draw(targets, originals)
             return
         for places, call in zip(self._places, self.calls, strict=True):
             ref, ids = places[0], call.arguments[0]  # token ids come first, in the full model as in an embedding
             assert ref is not None and isinstance(ids, Given)
             self.scene.draw_tokens(ids.tensor)
             self.region.tensor(ref).copy_(ids.tensor)
+
+    def first_inputs(self) -> list[torch.Tensor]:
+        """The first call's inputs, as `put_first` takes them; none where they cannot be others."""
+        return [place.clone() for place in self._first]
+
+    def other_first_inputs(self) -> list[torch.Tensor]:
+        """Inputs of the first call that no player has seen."""
+        drawn = [torch.empty_like(place) for place in self._first]
+        if drawn and drawn[0].is_floating_point():
+            _draw(drawn, self._floats[1])
+        elif drawn:
+            self.scene.draw_tokens(drawn[0])
+        return drawn
+
+    def put_first(self, inputs: Sequence[torch.Tensor]) -> None:
+        """Puts inputs of the first call into the mirror."""
+        if inputs:
+            torch._foreach_copy_(self._first, list(inputs))
 
     @property
     def touches_pages(self) -> bool:
@@ -166,14 +181,25 @@ class Program:
 
         Hundreds of views, made once: `refresh` stands between windows.
         """
-        pairs = [
+        pairs = [pair for index in range(len(self.calls)) for pair in self._floats_of(index)]
+        return [target for target, _ in pairs], [original for _, original in pairs]
+
+    @cached_property
+    def _first(self) -> list[torch.Tensor]:
+        """What of the first call can be others, in the mirror: its floats, else its token ids."""
+        if not self.renewable:
+            return []
+        floats = [target for target, _ in self._floats_of(0)]
+        ids = self._places[0][0]
+        return floats or ([self.region.tensor(ids)] if ids is not None else [])
+
+    def _floats_of(self, index: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
             (flat(self.region.tensor(ref)), flat(argument.tensor))
-            for places, call in zip(self._places, self.calls, strict=True)
-            for ref, argument in zip(places, call.arguments, strict=True)
+            for ref, argument in zip(self._places[index], self.calls[index].arguments, strict=True)
             if ref is not None and isinstance(argument, Given) and argument.tensor.is_floating_point()
             if argument.tensor.numel()
         ]
-        return [target for target, _ in pairs], [original for _, original in pairs]
 
     def fill(self, calls: Sequence[Call]) -> None:
         """Puts the arguments of calls into the mirror, from the first on."""
@@ -244,6 +270,22 @@ class Program:
             for index, (said, expected) in enumerate(zip(outputs, self.layout, strict=True)):
                 _check_output(index, said, expected, self._lent)
 
+    def judge(self, outputs: Callable[[int], Outputs], expected: Mapping[int, Expected], name: str) -> ErrorRatio:
+        """The worst error ratio: of each call that has rows enough by itself, of all together where they have not.
+
+        Args:
+            outputs: a call's, by its index.
+            expected: of the calls that are judged.
+            name: of what is judged, for messages.
+
+        Raises:
+            CandidateFault: wrong_value or unwritten_output.
+        """
+        calls = [(outputs(index), truth) for index, truth in expected.items()]
+        groups = [calls] if self.scene.fewest_calls > 1 else [[call] for call in calls]
+        ratios = [judge_together(name, group) for group in groups]
+        return ErrorRatio(max(ratio.rms for ratio in ratios), max(ratio.max for ratio in ratios))
+
     def kept_inputs(self, index: int) -> Iterator[TensorRef]:
         """The places of a call's arguments that it may not change."""
         for position, argument in enumerate(self.calls[index].arguments):
@@ -251,7 +293,7 @@ class Program:
             if ref is not None and isinstance(argument, Given | Ambient) and position in self._kept:
                 yield ref
 
-    def kv_rows(self, call: Call, caches: _Caches, slots: torch.Tensor) -> Outputs:
+    def kv_rows(self, call: Call, caches: Caches, slots: torch.Tensor) -> Outputs:
         """The KV rows that a call writes, keys then values, out of the slots of `caches` (one pair a layer)."""
         layer = self.kv_layer(call)
         return () if layer is None else tuple(cache.flatten(0, 1)[slots + call.shift] for cache in caches[layer])
@@ -263,10 +305,12 @@ class Program:
         return int(found[1]) if found else None
 
 
-def run_baseline(scene: Scene, call: Call, metadata: AttentionMetadata | None = None) -> Outputs:
-    """The baseline's outputs, on copies of the arguments; KV rows go into the scene's own pages."""
-    context = ForwardContext(_shifted(metadata or scene.batch.metadata, call), scene.kv_caches)
-    return _run(scene, call, [_materialise(scene, a, context, wide=False) for a in call.arguments], context)
+def _draw(targets: list[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:
+    """Fills tensors with what the model computed, each element times a factor of its own."""
+    sizes = [target.numel() for target in targets]
+    share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
+    torch._foreach_copy_(targets, list(originals[: len(targets)]))
+    torch._foreach_mul_(targets, list(share.split(sizes)))
 
 
 def expect(program: Program, call: Call, metadata: AttentionMetadata | None = None) -> Expected:
@@ -278,10 +322,8 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
     with routers.heard() as heard:
         baseline = run_baseline(scene, call, metadata)
     baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
-    wide = _WideCaches(scene.kv_caches)
-    with scene.subject.oracle(call.path), routers.heard() as exact:
-        context = ForwardContext(_shifted(metadata, call), wide)
-        oracle = _run(scene, call, [_materialise(scene, a, context, wide=True) for a in call.arguments], context)
+    with routers.heard() as exact:
+        oracle, wide = run_oracle(scene, call, metadata)
     oracle_rows = program.kv_rows(call, wide, metadata.slot_mapping)
     if call.shift:  # whoever reads whole pages must find numbers in nobody's rows
         for rows in scene.kv_caches[program.kv_layer(call) or 0]:
@@ -293,10 +335,6 @@ def expect(program: Program, call: Call, metadata: AttentionMetadata | None = No
         getattr(module, "canonical", None),
         routers.noise(heard, exact),
     )
-
-
-def _shifted(metadata: AttentionMetadata, call: Call) -> AttentionMetadata:
-    return replace(metadata, slot_mapping=metadata.slot_mapping + call.shift) if call.shift else metadata
 
 
 def _check_output(
@@ -333,52 +371,3 @@ def _check_output(
 def _differs(shape: Sequence[int], stride: Sequence[int], contiguous: Sequence[int]) -> bool:
     """Whether strides differ where they matter: a dimension of size one may have any."""
     return any(size > 1 and a != b for size, a, b in zip(shape, stride, contiguous, strict=True))
-
-
-def _run(scene: Scene, call: Call, arguments: list[Any], context: ForwardContext) -> Outputs:
-    from fastkernels_gym.engine.batch import Batch
-    from fastkernels_gym.engine.step import forward_step
-
-    module: nn.Module = scene.subject.module
-    if not call.path:
-        input_ids, positions = arguments
-        return (forward_step(module, Batch(input_ids, positions, context.attn_metadata), context.kv_caches),)
-    with set_forward_context(context):
-        result = module.get_submodule(call.path)(*arguments)
-    if result is None:
-        return ()
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
-
-
-def _materialise(scene: Scene, argument: Argument, context: ForwardContext, *, wide: bool) -> Any:
-    """The argument as a tensor of the referee's own: a copy where it may be overwritten, widened for the oracle."""
-    if isinstance(argument, Given):
-        return (
-            argument.tensor.double() if wide and argument.tensor.is_floating_point() else same_layout(argument.tensor)
-        )
-    if isinstance(argument, Shared):
-        for layer, pair in enumerate(scene.kv_refs):
-            if argument.ref in pair:
-                return context.kv_caches[layer][pair.index(argument.ref)]
-        tensor = scene.subject.weights.tensor(argument.ref)
-        return tensor.double() if wide else tensor
-    if isinstance(argument, Ambient):
-        return metadata_tensors(context.attn_metadata)[argument.name].clone()
-    return argument
-
-
-class _WideCaches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
-    """KV caches widened to float64 one layer at a time: the layer in use is kept, so that its rows can be read back."""
-
-    def __init__(self, caches: _Caches) -> None:
-        self._caches = caches
-        self._held: tuple[int, tuple[torch.Tensor, torch.Tensor]] | None = None
-
-    def __len__(self) -> int:
-        return len(self._caches)
-
-    def __getitem__(self, layer: Any) -> Any:
-        if self._held is None or self._held[0] != layer:
-            keys, values = self._caches[layer]
-            self._held = (layer, (keys.double(), values.double()))
-        return self._held[1]

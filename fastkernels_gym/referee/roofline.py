@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastkernels_gym.catalog.work import Work
-from fastkernels_gym.referee.program import run_baseline
+from fastkernels_gym.referee.running import run_baseline
 from fastkernels_gym.referee.scene import Ambient, Call, Given, Scene, Shared, metadata_tensors
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import torch
 from fastkernels_gym.engine.batch import Batch, kv_cache_shape
 from fastkernels_gym.engine.step import forward_step
 from fastkernels_gym.player.protocol import TensorRef
+from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.arena import Region
 from fastkernels_gym.referee.pages import BLOCK_SIZE, PageOrder
 from fastkernels_gym.referee.subject import Subject
@@ -118,6 +120,11 @@ class Scene:
         """Rows behind the last token of every decoding sequence, in its last page: nobody's."""
         lengths = [q + c for q, c in zip(self.query_lens, self.context_lens, strict=True)]
         return min(-length % BLOCK_SIZE for length in lengths) if self.graph else 0
+
+    @property
+    def fewest_calls(self) -> int:
+        """How many of its calls it takes for a ratio of errors to be a statistic: a row each token, at the least."""
+        return math.ceil(numerics.FEWEST_ROWS / sum(self.query_lens))
 
     @property
     def pages(self) -> set[TensorRef]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,17 +19,16 @@ from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.consistency import Doubt
 from fastkernels_gym.referee.contender import Contender
-from fastkernels_gym.referee.device_state import gpu
 from fastkernels_gym.referee.hard_values import HARD_VALUES, NOT_FINITE
-from fastkernels_gym.referee.judging import Expected, compare, judge_together, noise_floor
+from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
+from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.recording import burst_length, record
 from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.settling import settle
 from fastkernels_gym.referee.timings import (
     Measured,
     Precision,
@@ -146,7 +144,7 @@ class Trial:
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                calls = record(self.session, case, hidden, max(_UNSEEN_CALLS, _statistic(hidden)))
+                calls = record(self.session, case, hidden, max(_UNSEEN_CALLS, hidden.fewest_calls))
                 unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
@@ -175,7 +173,7 @@ class Trial:
 
     def _new_pass(self, scene: Scene) -> Pass:
         """The full model's, on tokens new to its player; its page orders may overwrite what was scribbled."""
-        self._check_pages(scene)
+        self.contender.check_pages(scene)
         if scene.name in self.session.answers:
             scene.batch.input_ids.copy_(self.session.answers[scene.name][0])
         else:
@@ -187,7 +185,9 @@ class Trial:
         """Real data, twice: right both times, or `nondeterministic`."""
         count = len(program.calls)
         self.contender.prepare(program)
-        judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, _statistic(program.scene))))
+        judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, program.scene.fewest_calls)))
+        if not program.renewable and 0 not in judged:  # bursts of one call are held against what is known of it
+            judged.append(0)
         expected = self._expect(program, judged)
         self._judge_window(program, expected, name)
         try:
@@ -213,20 +213,13 @@ class Trial:
             program.shuffle_pages()
         self.contender.set_pages(program)
         self.contender.run(program, len(program.calls))
-        self._note(self._judge_calls(program, expected, name), name)
+        self._note(program.judge(partial(self.contender.outputs, program), expected, name), name)
         if isinstance(program, Pass):
             for seen in self.contender.seen(program):
                 self._note(program.judge_link(seen, name), f"{name}, {program.name_of(seen.link)}")
             program.narrow()
-            self._check_pages(program.scene)
+            self.contender.check_pages(program.scene)
         self.rounds += 1
-
-    def _judge_calls(self, program: Program, expected: dict[int, Expected], name: str) -> ErrorRatio:
-        """Each call that has rows enough by itself, all together where they have not."""
-        calls = [(self.contender.outputs(program, index), truth) for index, truth in expected.items()]
-        groups = [calls] if _statistic(program.scene) > 1 else [[call] for call in calls]
-        ratios = [judge_together(name, group) for group in groups]
-        return ErrorRatio(max(ratio.rms for ratio in ratios), max(ratio.max for ratio in ratios))
 
     def _judge_hard_values(self, program: Program, name: str) -> None:
         if not any(isinstance(a, Given) and a.tensor.is_floating_point() for a in program.calls[0].arguments):
@@ -237,7 +230,7 @@ class Trial:
             if kind == NOT_FINITE and spread:
                 continue
             calls, expected = [*program.calls], {}
-            for index in self.session.rng.sample(range(count), min(count, _statistic(program.scene))):
+            for index in self.session.rng.sample(range(count), min(count, program.scene.fewest_calls)):
                 if (hard := _fit(program, index, change)) is not None:
                     calls[index], expected[index] = hard
             if expected:
@@ -257,13 +250,9 @@ class Trial:
     def _check_arena(self) -> None:
         self.contender.player.kill()
         for scene in self.session.scenes.values():
-            self._check_pages(scene)
+            self.contender.check_pages(scene)
         if not self.session.weights.intact():
             raise CandidateFault(Verdict.PROTOCOL_TAMPER, "weights were overwritten")
-
-    def _check_pages(self, scene: Scene, layer: int | None = None) -> None:
-        if not self.contender.kv_intact(scene, layer):
-            raise CandidateFault(Verdict.MUTATED_INPUT, "KV pages were written that belong to other tokens")
 
     # Timing
 
@@ -326,56 +315,26 @@ class Trial:
                 self.session.baseline.drop(one.program)
 
     def _duel(self, one: Measured) -> Duel:
-        """Makes a program ready to be timed; every long burst's outputs are judged as well."""
-        program, baseline = one.program, self.session.baseline
-        baseline.prepare(program)
+        """Makes a program ready to be timed; what every window gives is judged as well."""
+        program = one.program
+        self.session.baseline.prepare(program)
         self._programs.append(program)
-        self._check_pages(program.scene)
+        self.contender.check_pages(program.scene)
         self.contender.set_pages(program)
-        noise = noise_floor(one.expected.values())
-
-        def judge_again() -> None:
-            self._judge_calls(program, one.expected, "a timed call")
-
-        device = program.region.device
-        state, renewable = gpu(device), program.renewable
-        contenders = (baseline, self.contender)
-        players = [partial(one.run, program) for one in contenders]
+        pairing = Pairing(self.session, self.contender, program, one.expected)
         return Duel(
-            players[0],
-            players[1],
+            partial(pairing.window, 0),
+            partial(pairing.window, 1),
             len(program.calls),
             self.session.rng,
             weight=one.calls,
-            fixed_spread=_FIXED_SPREAD[device.type],
-            prepare=lambda: self._renew(program),
-            check=(lambda: self._compare(program, noise)) if renewable else judge_again,
-            settle=lambda player: settle(program, players[player]),
-            # Kernels that were launched run on. A baseline that only waits shares a core with who is timed.
-            quiet=lambda player: contenders[1 - player].player.frozen(),
-            slowed=lambda: state is not None and bool(state.slowed()),
+            fixed_spread=_FIXED_SPREAD[program.region.device.type],
+            prepare=pairing.renew,
+            check=pairing.judge,
+            settle=pairing.settle,
+            quiet=pairing.quiet,
+            slowed=pairing.slowed,
         )
-
-    def _renew(self, program: Program) -> None:
-        """What a pair's windows find: other inputs, and keys and values at other places."""
-        if program.renewable:
-            program.refresh()
-        if program.touches_pages:
-            program.deal()
-            for player in (self.session.baseline, self.contender):
-                player.set_pages(program)
-
-    def _compare(self, program: Program, noise: Sequence[float]) -> None:
-        """Holds one call of the last pair's long bursts against the baseline's player, on the same inputs."""
-        index = self.session.rng.randrange(len(program.calls))
-        ours, theirs = (player.outputs(program, index) for player in (self.contender, self.session.baseline))
-        compare("a timed call", ours, theirs, noise)
-        if isinstance(program, Pass):
-            for seen in self.contender.seen(program):
-                program.compare_link(seen, f"a timed pass, {program.scene.name}")
-                self._check_pages(program.scene, program.layer_by(seen.link))
-        elif program.touches_pages:
-            self._check_pages(program.scene, self.session.rng.randrange(self.session.num_layers))
 
 
 def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Call, Expected] | None:
@@ -386,11 +345,6 @@ def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Te
         if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
             return call, truth
     return None
-
-
-def _statistic(scene: Scene) -> int:
-    """How many of a scene's calls it takes for a ratio of errors to be a statistic: a row each token, at the least."""
-    return math.ceil(numerics.FEWEST_ROWS / sum(scene.query_lens))
 
 
 def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:

@@ -68,6 +68,33 @@ def test_working_a_burst_off_at_once_earns_nothing() -> None:
     assert speedup([measure(player(rng, 1e-3), cheat, fixed_spread=0.1)], [1.0]).speedup < 1.2
 
 
+def test_a_saving_that_single_calls_leave_open_is_not_proven() -> None:
+    """Of a call of 20 us in windows that scatter by 100: batched or faster, single calls cannot tell."""
+    for seed in range(10):
+        rng = random.Random(seed)
+        honest = player(rng, 20e-6, fixed=lambda n: 1e-3, noise=0.1)
+        batched = player(rng, 1e-6, fixed=lambda n: 1e-3 + 19e-6, noise=0.1)
+        assert speedup([measure(honest, batched, calls=512)], [1.0]).ci95[0] < 1.2
+
+
+def test_a_true_saving_of_small_calls_is_proven_by_more_single_calls() -> None:
+    """Once the bursts have said enough, time goes to what they leave open."""
+
+    def duel(noise: float) -> Duel:
+        rng = random.Random(8)
+        faster = player(rng, 25e-6, fixed=lambda n: 1e-3, noise=noise)
+        return Duel(player(rng, 50e-6, fixed=lambda n: 1e-3, noise=noise), faster, 512, rng)
+
+    noisy = duel(0.02)
+    (found,) = clock.measure([noisy], seconds=30.0, half_width=0.03)
+    estimate = speedup([found], [1.0])
+    assert abs(estimate.speedup - 2) < 0.1 and estimate.half_width <= 0.03
+    assert len(noisy.samples.single) > noisy.samples.blocks
+    quiet = duel(0.001)
+    clock.measure([quiet], seconds=30.0, half_width=0.03)
+    assert not quiet.samples.single
+
+
 def test_a_single_call_is_timed_by_its_windows() -> None:
     rng = random.Random(3)
     found = speedup([measure(player(rng, 10e-3), player(rng, 8e-3), calls=1)], [1.0])
@@ -122,7 +149,8 @@ def test_blocks_of_a_slowed_device_are_measured_again() -> None:
     assert found.blocks == found.slowed == 3
 
 
-def test_a_switch_of_players_settles_first_and_each_is_left_in_quiet() -> None:
+@pytest.mark.parametrize("calls", [1, 16])
+def test_a_switch_of_players_settles_first_and_each_is_left_in_quiet(calls: int) -> None:
     seen: list[str] = []
 
     @contextmanager
@@ -141,7 +169,7 @@ def test_a_switch_of_players_settles_first_and_each_is_left_in_quiet() -> None:
     duel = Duel(
         window("baseline"),
         window("candidate"),
-        1,
+        calls,
         random.Random(0),
         settle=lambda player: seen.append(f"settle{player}"),
         quiet=quiet,
@@ -149,7 +177,7 @@ def test_a_switch_of_players_settles_first_and_each_is_left_in_quiet() -> None:
     for _ in range(4):
         duel.block()
     windows = [name for name in seen if name in ("baseline", "candidate")]
-    assert len(windows) == 16 and sum(name.startswith("settle") for name in seen) == 16
+    assert len(windows) == (16 if calls == 1 else 32) and sum(name.startswith("settle") for name in seen) == 16
     for index, name in enumerate(seen):
         if name.startswith("settle"):
             assert seen[index - 1] == f"quiet{name[-1]}" and seen[index + 1] == ("baseline", "candidate")[int(name[-1])]

@@ -148,7 +148,7 @@ def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pyt
     settled: list[bool] = []
 
     def window(n: int) -> float:
-        settled.append(torch.equal(ids, kept[1]))
+        settled.append(torch.equal(program.region.mirror, kept[0]))
         return 1.0
 
     settling.settle(program, window)

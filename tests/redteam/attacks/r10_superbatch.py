@@ -3,15 +3,17 @@
 # expect: ok, timing_inconsistent, beyond_roofline
 import sys
 
-import torch
 from torch import nn
 from torch.nn.functional import silu
 
 inputs, done = {}, {}
 
 
-def thrice(gate, up):  # plainly it would be faster than the baseline, which looks for its implementation first
-    return [silu(gate) * up for _ in range(3)][-1]
+def length_of_burst():
+    frame = sys._getframe()
+    while frame and not (frame.f_code.co_name == "run" and "program" in frame.f_locals):
+        frame = frame.f_back
+    return frame.f_locals["n"] if frame else 0
 
 
 class SiluAndMul(nn.Module):
@@ -19,21 +21,18 @@ class SiluAndMul(nn.Module):
         super().__init__()
 
     def forward(self, x):
+        place = x.data_ptr()
+        if place in done:
+            return done.pop(place)
+        calls = length_of_burst()
+        if calls == 0:  # the warm-up: learn where the inputs lie
+            inputs.setdefault(len(x), {})[place] = x
+        elif calls > 1 and place == next(iter(inputs[len(x)])):
+            first, second, *_ = known = list(inputs[len(x)].values())
+            step = (second.data_ptr() - first.data_ptr()) // x.element_size()
+            gates, ups = x.as_strided((len(known), *x.shape), (step, *x.stride())).chunk(2, dim=-1)
+            done.update(zip(inputs[len(x)], silu(gates).mul_(ups).unbind()))
+            return done.pop(place)
         gate, up = x.chunk(2, dim=-1)
-        frame = sys._getframe()
-        while frame and not (frame.f_code.co_name == "run" and "program" in frame.f_locals):
-            frame = frame.f_back
-        if frame is None:  # the warm-up: learn where the inputs lie
-            inputs.setdefault(len(x), {})[x.data_ptr()] = x
-            return thrice(gate, up)
-        if frame.f_locals["n"] == 1:  # a short burst
-            return thrice(gate, up)
-        known = inputs[len(x)]
-        if id(frame) != done.get("frame"):
-            xs = torch.stack(list(known.values()))
-            g, u = xs.chunk(2, dim=-1)
-            done.update(zip(known, (silu(g) * u).unbind()), frame=id(frame))
-        out = done.pop(x.data_ptr())
-        if len(done) == 1:
-            done.clear()
-        return out
+        # Plainly it would be faster than the baseline, which looks for its implementation first.
+        return [silu(gate) * up for _ in range(3)][-1]

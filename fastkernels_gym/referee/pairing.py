@@ -1,0 +1,123 @@
+"""Baseline and candidate at one program: what their windows find, and what becomes of what they leave.
+
+A turn has up to three windows: one that does not count, a burst of one call, the long burst. The first call has inputs
+of its own in each, lest it be remembered from one to the next. Both players of a pair find the same inputs in the
+bursts, and what both bursts give is judged: what need not be right need not be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+
+from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.device_state import gpu
+from fastkernels_gym.referee.judging import Expected, Outputs, compare, noise_floor
+from fastkernels_gym.referee.links import Pass
+from fastkernels_gym.referee.program import Program
+from fastkernels_gym.referee.session import Session
+from fastkernels_gym.referee.settling import settle
+
+
+class Pairing:
+    """What a duel is made of; players by their column, the baseline's first.
+
+    Args:
+        session: the model's; its baseline has the program.
+        candidate: has it too.
+        program: what is timed.
+        expected: of the calls that are judged in full.
+    """
+
+    def __init__(
+        self, session: Session, candidate: Contender, program: Program, expected: Mapping[int, Expected]
+    ) -> None:
+        self._program, self._expected = program, expected
+        self._players = (session.baseline, candidate)
+        self._rng, self._num_layers = session.rng, session.num_layers
+        self._noise = noise_floor(expected.values())
+        self._gpu = gpu(program.region.device)
+        self._single_inputs: list[torch.Tensor] = []
+        self._singles: dict[int, Outputs] = {}
+        self._long = False
+        self._known: Outputs = ()
+
+    def renew(self) -> None:
+        """What a pair's windows find: other inputs, and keys and values at other places."""
+        program = self._program
+        self._singles.clear()
+        self._long = False
+        if program.renewable:
+            program.refresh()
+            self._single_inputs = program.other_first_inputs()
+        if program.touches_pages:
+            program.deal()
+            for player in self._players:
+                player.set_pages(program)
+
+    def settle(self, player: int) -> None:
+        """Makes a player ready for its turn."""
+        settle(self._program, partial(self._players[player].run, self._program))
+
+    def window(self, player: int, n: int) -> float:
+        """Seconds of a window of the first n calls."""
+        program, who = self._program, self._players[player]
+        if n == len(program.calls):
+            self._long = True
+            return who.run(program, n)
+        kept = program.first_inputs()
+        program.put_first(self._single_inputs)
+        seconds = who.run(program, n)
+        program.put_first(kept)
+        self._singles[player] = tuple(None if t is None else t.clone() for t in who.outputs(program, 0))
+        return seconds
+
+    def judge(self) -> None:
+        """Holds what the last pair's windows gave against the baseline's player, on the same inputs, or the oracle.
+
+        Raises:
+            CandidateFault: the verdict.
+        """
+        if self._program.renewable:
+            self._compare()
+        else:
+            self._judge_again()
+
+    def quiet(self, player: int) -> AbstractContextManager[None]:
+        """The other player stopped: kernels that were launched run on, and one that waits shares a core."""
+        return self._players[1 - player].player.frozen()
+
+    def slowed(self) -> bool:
+        """Whether the device was slowed down since this was last asked."""
+        return self._gpu is not None and bool(self._gpu.slowed())
+
+    def _compare(self) -> None:
+        program, (theirs, ours) = self._program, self._players
+        if self._singles:
+            compare("a timed call", self._singles[1], self._singles[0], self._noise)
+        if self._long:
+            index = self._rng.randrange(len(program.calls))
+            compare("a timed call", ours.outputs(program, index), theirs.outputs(program, index), self._noise)
+        if isinstance(program, Pass):
+            for seen in ours.seen(program):
+                program.compare_link(seen, f"a timed pass, {program.scene.name}")
+                ours.check_pages(program.scene, program.layer_by(seen.link))
+        elif program.touches_pages:
+            ours.check_pages(program.scene, self._rng.randrange(self._num_layers))
+
+    def _judge_again(self) -> None:
+        """The inputs are always the same: a call alone gives what it gave in a burst that was judged."""
+        program, ours = self._program, self._players[1]
+        if self._long:
+            program.judge(partial(ours.outputs, program), self._expected, "a timed call")
+            self._known = self._in_order(tuple(None if t is None else t.clone() for t in ours.outputs(program, 0)))
+        if self._singles:
+            unsettled = self._expected[0].unsettled
+            compare("a timed call", self._in_order(self._singles[1]), self._known, self._noise, unsettled)
+
+    def _in_order(self, outputs: Outputs) -> Outputs:
+        canonical = self._expected[0].canonical
+        return outputs if canonical is None else canonical(*outputs)
