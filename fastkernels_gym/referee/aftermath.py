@@ -13,15 +13,14 @@ from typing import Any
 import torch
 
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
-from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time, undisturbed
-from fastkernels_gym.referee.consistency import DRIFT, Doubt, saves_more, slower_in_company, upper_seconds
+from fastkernels_gym.referee.consistency import DRIFT, Doubt, at_most, saves_more, slower_in_company, upper_seconds
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.running import run_baseline
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
-from fastkernels_gym.referee.timings import Measured, Timed
+from fastkernels_gym.referee.timings import Measured, Timed, remeasured
 from fastkernels_gym.results import Verdict
 
 _FEWEST_BLOCKS, _MOST_BLOCKS = 3, 5  # two windows of the baseline in each
@@ -43,6 +42,7 @@ class Aftermath:
         self._session, self._task, self._replaced = session, task, replaced
         self._drift = DRIFT[session.subject.device.type]
         self._serial = 0
+        self._possible_s: dict[str, float] = {}
 
     def doubt(self, operator: Timed | None, whole: Timed | None) -> Doubt | None:
         """Why the timing is not believed; None where nothing speaks against it.
@@ -54,7 +54,7 @@ class Aftermath:
         with undisturbed():
             if whole is not None and operator is not None and whole.proven:
                 for phase, found in whole.kept:
-                    if self._saves_more(operator, phase, found, whole.tolerance):
+                    if saves_more(found, self._possible_seconds(operator, phase, found), whole.tolerance):
                         detail = f"a {phase.phase} pass saves more than the baseline spends in what was replaced"
                         return Doubt(Verdict.TIMING_INCONSISTENT, detail)
             for timed in (operator, whole):
@@ -66,17 +66,29 @@ class Aftermath:
                         return Doubt(Verdict.TIMING_INCONSISTENT, detail)
         return None
 
-    def _saves_more(self, operator: Timed, phase: Measured, found: CallTime, tolerance: Tolerance) -> bool:
-        """First by what was measured of the operator, then by what else may be counted in the candidate's favour."""
-        cases = self._task.cases_of(self._task.operator.id)
-        known = sum(
-            calls_a_pass(self._session, case) * self._most_seconds(case, taken)
-            for case, taken in zip(cases, operator.times, strict=True)
-            if case.phase == phase.phase
-        )
-        if not saves_more(found, known, tolerance):
-            return False
-        return saves_more(found, max(known, self._replaced_seconds(phase)), tolerance)
+    def borne_out(self, operator: Timed, whole: Timed) -> Timed:
+        """The full model's timing, no more of it proven than what was replaced can have saved.
+
+        What scatters too much to be doubted is not proven by that.
+        """
+        if not whole.proven:
+            return whole
+        with undisturbed():
+            times = [at_most(found, self._possible_seconds(operator, phase, found)) for phase, found in whole.kept]
+        return remeasured(whole, times)
+
+    def _possible_seconds(self, operator: Timed, phase: Measured, found: CallTime) -> float:
+        """What a pass can save at most: by what was measured of the operator, or what else may be counted for it."""
+        if phase.phase not in self._possible_s:
+            cases = self._task.cases_of(self._task.operator.id)
+            known = sum(
+                calls_a_pass(self._session, case) * self._most_seconds(case, taken)
+                for case, taken in zip(cases, operator.times, strict=True)
+                if case.phase == phase.phase
+            )
+            enough = found.saving <= known
+            self._possible_s[phase.phase] = known if enough else max(known, self._replaced_seconds(phase))
+        return self._possible_s[phase.phase]
 
     def _most_seconds(self, case: Case, taken: CallTime) -> float:
         """What a call of the operator takes the baseline at most; asked again where its timing was too noisy to say."""
@@ -123,7 +135,7 @@ class Aftermath:
             len(program.calls),
             self._session.rng,
             prepare=renew,
-            settle=lambda player: settle(program, window) if player == 0 or other is window else None,
+            settle=lambda player: settle(program, baseline) if player == 0 or other is window else None,
         )
         deadline = time.monotonic() + _SECONDS
         while duel.samples.blocks < _FEWEST_BLOCKS or (

@@ -1,7 +1,7 @@
 """Memory that the referee shares with a player: regions, each a layout with the referee's private original.
 
 What lies in a slab is a copy, and hostile as soon as a player has it. The original, the mirror, never leaves the
-referee: revealing is one copy from mirror to slab.
+referee: revealing is one copy from mirror to slab. Where a player must not see it yet, a decoy is revealed instead.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Region:
     def __init__(self, name: str, device: torch.device, *, revealed: bool = True) -> None:
         self.name, self.device, self.revealed, self.nbytes = name, device, revealed, 0
         self._mirror: torch.Tensor | None = None
+        self._decoy: torch.Tensor | None = None
 
     def reserve(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> TensorRef:
         ref = TensorRef(self.name, self.nbytes, tuple(shape), tuple(stride), dtype_name(dtype))
@@ -44,6 +45,17 @@ class Region:
             self.nbytes = max(self.nbytes, ALIGNMENT)
             self._mirror = torch.zeros(self.nbytes, dtype=torch.uint8, device=self.device)
         return self._mirror
+
+    @property
+    def decoy(self) -> torch.Tensor:
+        """Private bytes as well, a copy of the mirror at first."""
+        if self._decoy is None:
+            self._decoy = self.mirror.clone()
+        return self._decoy
+
+    def swap(self) -> None:
+        """Makes the mirror the decoy, and the decoy the mirror."""
+        self._mirror, self._decoy = self.decoy, self.mirror
 
     def tensor(self, ref: TensorRef) -> torch.Tensor:
         """The private original of a tensor."""
@@ -73,9 +85,9 @@ class Slab:
     def bytes(self) -> torch.Tensor:
         return self._memory.bytes
 
-    def reveal(self) -> None:
-        """Copies the mirror to the player."""
-        self.bytes.copy_(self.region.mirror)
+    def reveal(self, private: torch.Tensor | None = None) -> None:
+        """Copies the mirror to the player, or what is given in its place."""
+        self.bytes.copy_(self.region.mirror if private is None else private)
 
     def tensor(self, ref: TensorRef) -> torch.Tensor:
         """The player's copy of a tensor.

@@ -58,9 +58,9 @@ class Samples:
 class CallTime:
     """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`.
 
-    `borne_out` are the candidate's with no more saved than bursts of one call show, replicate by replicate; None where
-    there are none. `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs
-    may shift it; `discarded` and `slowed` as in `Samples`.
+    `borne_out` are the candidate's with no more saved than bursts of one call show, or than there was to save,
+    replicate by replicate; None where nothing says so. `blocks` is how many there were; `resolution` by how many
+    seconds a call the players' fixed costs may shift it; `discarded` and `slowed` as in `Samples`.
     """
 
     replicates: NDArray[np.float64]
@@ -77,6 +77,10 @@ class CallTime:
     @property
     def candidate(self) -> float:
         return float(self.replicates[0, 1])
+
+    @property
+    def saving(self) -> float:
+        return self.baseline - self.candidate
 
     @property
     def shown(self) -> NDArray[np.float64]:

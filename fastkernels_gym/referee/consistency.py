@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,11 @@ def saves_more(whole: CallTime, possible_s: float, tolerance: Tolerance) -> bool
     saved = whole.replicates[:, 0] - whole.replicates[:, 1]
     error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
     return float(saved[0]) - Z95 * error > possible_s + tolerance.dead_band * whole.baseline
+
+
+def at_most(whole: CallTime, possible_s: float) -> CallTime:
+    """A pass's time with no more of its saving borne out than there was to save."""
+    return replace(whole, borne_out=np.maximum(whole.shown, whole.replicates[:, 0] - possible_s))
 
 
 def slower_in_company(pair: CallTime, alone: CallTime, tolerance: Tolerance, drift: float) -> bool:

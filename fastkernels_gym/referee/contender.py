@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,27 @@ _MAX_SEGMENTS = 4096
 _SPIN_S = 0.2  # on a GPU's host, where each process has a core
 
 
+@dataclass(slots=True)
+class _Ready:
+    """A program that a player has prepared.
+
+    Args:
+        reveals: show the player mirror or decoy, by their address.
+        takes: where the outputs of its calls are taken to.
+        graphs: take those of a burst, by its length, where the player has captured it.
+        glimpses: of the last window.
+    """
+
+    reveals: dict[int, Callable[[], None]]
+    takes: list[list[torch.Tensor | None]]
+    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    glimpses: list[Glimpse] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> list[torch.Tensor]:
+        return [out for outputs in self.takes for out in outputs if out is not None and out.numel()]
+
+
 class Contender:
     """Baseline or candidate: one player, the slabs that it alone shares, its programs.
 
@@ -44,11 +66,8 @@ class Contender:
         self.player, self._subject, self._deadlines = player, subject, deadlines
         self._slabs: dict[str, Slab] = {}
         self._orders: dict[str, PageOrder] = {}
-        self._seen: dict[str, list[Glimpse]] = {}
         self._segments: dict[str, DeviceSlab] = {}
-        self._takes: dict[str, list[list[torch.Tensor | None]]] = {}
-        self._reveals: dict[str, Callable[[], None]] = {}
-        self._graphs: dict[str, dict[int, Callable[[], None]]] = {}
+        self._ready: dict[str, _Ready] = {}
         self._weights = weights
 
     def load(self, candidate: Candidate | None, operator: OperatorInfo | None, replaces: Sequence[str]) -> None:
@@ -94,24 +113,24 @@ class Contender:
         """
         self.share(program.scene.kv)
         self.set_pages(program)
-        slab = self.share(program.region)
-        self._reveals[program.name] = _as_one(lambda: self._reveal(slab), self._subject.device)
-        self._reveals[program.name]()
-        _synchronize(self._subject.device)
+        slab, device = self.share(program.region), self._subject.device
+        reveals = {
+            private.data_ptr(): _as_one(partial(self._reveal, slab, private), device)
+            for private in (program.region.decoy, program.region.mirror)
+        }
+        reveals[program.region.mirror.data_ptr()]()
+        _synchronize(device)
         answer = self.player.ask(program.message(), timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
-        self._takes[program.name] = [
-            [None if t is None else _empty_like(t) for t in program.layout] for _ in program.calls
-        ]
+        takes = [[None if t is None else _empty_like(t) for t in program.layout] for _ in program.calls]
+        ready = self._ready[program.name] = _Ready(reveals, takes)
         with _tampering():
             places = answer.get("places")
             if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
                 raise ProtocolError("graphs are not named")
             graphs = {int(n): self._sources(program, where) for n, where in places.items()}
-        takes = self._wanted(program)
-        self._graphs[program.name] = {
-            n: _as_one(partial(self._copy, *_flattened(takes, sources)), self._subject.device)
-            for n, sources in graphs.items()
+        ready.graphs = {
+            n: _as_one(partial(self._copy, *_flattened(ready.wanted, sources)), device) for n, sources in graphs.items()
         }
 
     def set_pages(self, program: Program) -> None:
@@ -132,8 +151,13 @@ class Contender:
         if program.writes_kv:
             order.blank(slab, self._layers(program), max(call.shift for call in program.calls))
 
-    def run(self, program: Program, n: int) -> float:
+    def run(self, program: Program, n: int, *, decoy: bool = False) -> float:
         """One window: reveals the inputs, has the first n calls run, takes every output back.
+
+        Args:
+            program: prepared.
+            n: one of its lengths.
+            decoy: reveals the decoy in place of the inputs.
 
         Returns:
             Seconds from before the reveal to after the last output was taken.
@@ -141,12 +165,13 @@ class Contender:
         Raises:
             CandidateFault: what the candidate raises, or protocol_tamper for outputs that are nowhere.
         """
-        device = self._subject.device
+        device, ready = self._subject.device, self._ready[program.name]
         message = {"op": "run", "name": program.name, "n": n}
+        reveal = ready.reveals[(program.region.decoy if decoy else program.region.mirror).data_ptr()]
         aim = self._aim(program)
         _synchronize(device)
         begin = time.perf_counter()
-        self._reveals[program.name]()
+        reveal()
         _synchronize(device)
         spin_s = _SPIN_S if device.type == "cuda" else 0.0
         answer = self.player.ask(message, timeout=self._deadlines.run_s, spin_s=spin_s)
@@ -154,7 +179,7 @@ class Contender:
             self._take(program, answer.get("places"), n)
         if aim is not None:
             aim.take()
-            self._seen[program.name] = aim.glimpses
+            ready.glimpses = aim.glimpses
         _synchronize(device)
         return time.perf_counter() - begin
 
@@ -162,20 +187,20 @@ class Contender:
         if not isinstance(program, Pass):
             return None
         states, pages = self._slabs[program.states.name], self._slabs[program.scene.kv.name]
-        return program.aim(states, pages, tuple(self._takes[program.name][0]))
+        return program.aim(states, pages, tuple(self._ready[program.name].takes[0]))
 
     def outputs(self, program: Program, index: int) -> Outputs:
         """What the last window took of a call: its outputs, then the KV rows that it wrote."""
-        call = program.calls[index]
+        call, taken = program.calls[index], self._ready[program.name].takes[index]
         if program.kv_layer(call) is None:
-            return tuple(self._takes[program.name][index])
+            return tuple(taken)
         slab = self.share(program.scene.kv)
         caches = [(slab.tensor(k), slab.tensor(v)) for k, v in program.scene.kv_refs]
-        return (*self._takes[program.name][index], *program.kv_rows(call, caches, program.slots))
+        return (*taken, *program.kv_rows(call, caches, program.slots))
 
     def seen(self, program: Pass) -> list[Glimpse]:
         """The links that the last window looked at."""
-        return self._seen[program.name]
+        return self._ready[program.name].glimpses
 
     def kept_inputs_intact(self, program: Program) -> bool:
         """Whether no argument was written that may not be."""
@@ -200,23 +225,17 @@ class Contender:
         """Forgets a program and gives its memory back; with the last one, what the player's allocator keeps of them."""
         regions = [program.region, *([program.states] if isinstance(program, Pass) else [])]
         names = [region.name for region in regions]
-        if set(self._takes) <= {program.name}:
+        if set(self._ready) <= {program.name}:
             self._close_segments()  # memory that is mapped here stays taken when the player gives it back
         self.player.ask({"op": "drop", "name": program.name, "slabs": names}, timeout=self._deadlines.run_s)
-        self._takes.pop(program.name, None)
-        self._reveals.pop(program.name, None)
-        self._graphs.pop(program.name, None)
-        self._seen.pop(program.name, None)
+        self._ready.pop(program.name, None)
         for name in names:
             if (slab := self._slabs.pop(name, None)) is not None:
                 slab.close()
 
     def close(self) -> None:
         self.player.close()
-        self._takes.clear()
-        self._reveals.clear()
-        self._graphs.clear()
-        self._seen.clear()
+        self._ready.clear()
         self._close_segments()
         for slab in self._slabs.values():
             slab.close()
@@ -235,14 +254,15 @@ class Contender:
         layers = {program.kv_layer(call) for call in program.calls} - {None}
         return {layer for layer in layers if layer is not None} or set(range(self._subject.num_layers))
 
-    def _reveal(self, slab: Slab) -> None:
-        slab.reveal()
+    def _reveal(self, slab: Slab, private: torch.Tensor) -> None:
+        slab.reveal(private)
         self._cool()
 
     def _take(self, program: Program, places: Any, n: int) -> None:
         """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
-        if n in self._graphs[program.name]:
-            self._graphs[program.name][n]()
+        ready = self._ready[program.name]
+        if n in ready.graphs:
+            ready.graphs[n]()
             return
         if self._subject.device.type == "cpu":
             slab = self._slabs[program.region.name]
@@ -250,16 +270,12 @@ class Contender:
             sources = [slab.tensor(ref) for ref in slots]
         else:
             sources = self._sources(program, places)
-        self._copy(self._wanted(program), sources)
+        self._copy(ready.wanted, sources)
 
     def _copy(self, takes: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
         self._cool()
         if takes:
             torch._foreach_copy_(takes, sources)
-
-    def _wanted(self, program: Program) -> list[torch.Tensor]:
-        """Where the outputs of a program's calls are taken to."""
-        return [out for outputs in self._takes[program.name] for out in outputs if out is not None and out.numel()]
 
     def _sources(self, program: Program, places: Any) -> list[torch.Tensor]:
         """The tensors that a player names, one for each output of each call."""

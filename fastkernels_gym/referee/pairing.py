@@ -1,8 +1,9 @@
 """Baseline and candidate at one program: what their windows find, and what becomes of what they leave.
 
 A turn has up to three windows: one that does not count, a burst of one call, the long burst. The first call has inputs
-of its own in each, lest it be remembered from one to the next. Both players of a pair find the same inputs in the
-bursts, and what both bursts give is judged: what need not be right need not be done.
+of its own in each, lest it be remembered from one to the next, and those of the other calls are there in the last only,
+lest they be worked off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give
+is judged: what need not be right need not be done.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Pairing:
         self._long = False
         if program.renewable:
             program.refresh()
-            self._single_inputs = program.other_first_inputs()
+            self._single_inputs = program.draw_first()
         if program.touches_pages:
             program.deal()
             for player in self._players:
@@ -60,7 +61,7 @@ class Pairing:
 
     def settle(self, player: int) -> None:
         """Makes a player ready for its turn."""
-        settle(self._program, partial(self._players[player].run, self._program))
+        settle(self._program, self._players[player])
 
     def window(self, player: int, n: int) -> float:
         """Seconds of a window of the first n calls."""
@@ -68,10 +69,8 @@ class Pairing:
         if n == len(program.calls):
             self._long = True
             return who.run(program, n)
-        kept = program.first_inputs()
         program.put_first(self._single_inputs)
-        seconds = who.run(program, n)
-        program.put_first(kept)
+        seconds = who.run(program, n, decoy=True)
         self._singles[player] = tuple(None if t is None else t.clone() for t in who.outputs(program, 0))
         return seconds
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fastkernels_gym.errors import CandidateFault
-from fastkernels_gym.player.memory import dtype_name
+from fastkernels_gym.player.memory import dtype_name, view
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.arena import Region
 from fastkernels_gym.referee.judging import Expected, Outputs, judge_together
@@ -94,8 +94,20 @@ class Program:
         ]
         on_host = scene.subject.device.type == "cpu"
         self.out = [[self.region.reserve(*o) if o and on_host else None for o in layouts] for _ in calls]
+        floats = [list(self._floats_of(index)) for index in range(len(calls))]
+        self._float_refs = [ref for found in floats for ref, _ in found]
+        self._originals = [original for found in floats for _, original in found]
+        self._first_floats = len(floats[0])
+        self._views: dict[int, list[torch.Tensor]] = {}
         self.fill(self.calls)
         self.fill_metadata()
+
+    def _floats_of(self, index: int) -> Iterator[tuple[TensorRef, torch.Tensor]]:
+        """Places of a call's floating-point inputs, and what the model computed, as plain memory."""
+        for ref, argument in zip(self._places[index], self.calls[index].arguments, strict=True):
+            if ref is not None and isinstance(argument, Given) and argument.tensor.is_floating_point():
+                if argument.tensor.numel():
+                    yield ref, flat(argument.tensor)
 
     def _place(self, call: Call, argument: Argument) -> TensorRef | None:
         if isinstance(argument, Given):
@@ -124,10 +136,13 @@ class Program:
         return not Routers(module).count and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
 
     def refresh(self) -> None:
-        """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong."""
-        targets, originals = self._floats
-        if targets:
-            _draw(targets, originals)
+        """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong.
+
+        The last ones become the decoy.
+        """
+        self.region.swap()
+        if self._originals:
+            _draw(self._floats_in(self.region.mirror), self._originals)
             return
         for places, call in zip(self._places, self.calls, strict=True):
             ref, ids = places[0], call.arguments[0]  # token ids come first, in the full model as in an embedding
@@ -135,23 +150,19 @@ class Program:
             self.scene.draw_tokens(ids.tensor)
             self.region.tensor(ref).copy_(ids.tensor)
 
-    def first_inputs(self) -> list[torch.Tensor]:
-        """The first call's inputs, as `put_first` takes them; none where they cannot be others."""
-        return [place.clone() for place in self._first]
-
-    def other_first_inputs(self) -> list[torch.Tensor]:
-        """Inputs of the first call that no player has seen."""
-        drawn = [torch.empty_like(place) for place in self._first]
+    def draw_first(self) -> list[torch.Tensor]:
+        """Inputs of the first call that no player has seen; none where they cannot be others."""
+        drawn = [torch.empty_like(place) for place in self._first_in_decoy()]
         if drawn and drawn[0].is_floating_point():
-            _draw(drawn, self._floats[1])
+            _draw(drawn, self._originals)
         elif drawn:
             self.scene.draw_tokens(drawn[0])
         return drawn
 
     def put_first(self, inputs: Sequence[torch.Tensor]) -> None:
-        """Puts inputs of the first call into the mirror."""
+        """Puts inputs of the first call into the decoy."""
         if inputs:
-            torch._foreach_copy_(self._first, list(inputs))
+            torch._foreach_copy_(self._first_in_decoy(), list(inputs))
 
     @property
     def touches_pages(self) -> bool:
@@ -175,31 +186,21 @@ class Program:
             self.metadata = replace(self.metadata, block_table=table[dealt], slot_mapping=slots)
         self.shuffle_pages()
 
-    @cached_property
-    def _floats(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The calls' floating-point inputs as plain memory: in the mirror, and as the model computed them.
+    def _first_in_decoy(self) -> list[torch.Tensor]:
+        """What of the first call can be others: its floats, else its token ids."""
+        if not self.renewable:
+            return []
+        floats, ids = self._floats_in(self.region.decoy)[: self._first_floats], self._places[0][0]
+        return floats or ([view(self.region.decoy, ids)] if ids is not None else [])
+
+    def _floats_in(self, private: torch.Tensor) -> list[torch.Tensor]:
+        """The calls' floating-point inputs in mirror or decoy, as plain memory.
 
         Hundreds of views, made once: `refresh` stands between windows.
         """
-        pairs = [pair for index in range(len(self.calls)) for pair in self._floats_of(index)]
-        return [target for target, _ in pairs], [original for _, original in pairs]
-
-    @cached_property
-    def _first(self) -> list[torch.Tensor]:
-        """What of the first call can be others, in the mirror: its floats, else its token ids."""
-        if not self.renewable:
-            return []
-        floats = [target for target, _ in self._floats_of(0)]
-        ids = self._places[0][0]
-        return floats or ([self.region.tensor(ids)] if ids is not None else [])
-
-    def _floats_of(self, index: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [
-            (flat(self.region.tensor(ref)), flat(argument.tensor))
-            for ref, argument in zip(self._places[index], self.calls[index].arguments, strict=True)
-            if ref is not None and isinstance(argument, Given) and argument.tensor.is_floating_point()
-            if argument.tensor.numel()
-        ]
+        if private.data_ptr() not in self._views:
+            self._views[private.data_ptr()] = [flat(view(private, ref)) for ref in self._float_refs]
+        return self._views[private.data_ptr()]
 
     def fill(self, calls: Sequence[Call]) -> None:
         """Puts the arguments of calls into the mirror, from the first on."""
@@ -209,14 +210,15 @@ class Program:
                     self.region.tensor(ref).copy_(argument.tensor)
 
     def fill_metadata(self) -> None:
-        """Puts the metadata into the mirror, by the pages as players hold them."""
+        """Puts the metadata into mirror and decoy, by the pages as players hold them."""
         tensors = metadata_tensors(self.metadata)
         self.slots = self.order.slots(self.metadata.slot_mapping)
         tensors |= {"block_table": self.order.table(self.metadata.block_table), "slot_mapping": self.slots}
-        for key, tensor in tensors.items():
-            self.region.tensor(self._metadata[key]).copy_(tensor)
-        for shift, ref in self._shifted_slots.items():
-            self.region.tensor(ref).copy_(self.slots + shift)  # in the same page
+        places = {self._metadata[key]: tensor for key, tensor in tensors.items()}
+        places |= {ref: self.slots + shift for shift, ref in self._shifted_slots.items()}  # in the same page
+        for ref, tensor in places.items():
+            for private in (self.region.mirror, self.region.decoy):
+                view(private, ref).copy_(tensor)
 
     @property
     def lengths(self) -> list[int]:
@@ -306,7 +308,7 @@ class Program:
 
 
 def _draw(targets: list[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:
-    """Fills tensors with what the model computed, each element times a factor of its own."""
+    """Fills tensors with what the model computed, the first of it, each element times a factor of its own."""
     sizes = [target.numel() for target in targets]
     share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
     torch._foreach_copy_(targets, list(originals[: len(targets)]))

@@ -26,8 +26,8 @@ from fastkernels_gym.request import Deadlines
 _WEIGHT_COPIES, _KV_COPIES, _STATE_COPIES, _USABLE = 2.3, 3.5, 2.3, 0.85
 _RAGGED_SEQUENCES = 3
 # What the programs of one operator may take of the memory that is free beside the model, and how often their inputs and
-# outputs lie in it: original, mirror, two slabs; outputs of two graphs in each player, and as they were taken.
-_PROGRAMS_SHARE, _PROGRAM_COPIES = 0.5, 6
+# outputs lie in it: original, mirror, decoy, two slabs; outputs of two graphs in each player, and as they were taken.
+_PROGRAMS_SHARE, _PROGRAM_COPIES = 0.5, 6.5
 
 
 class Session:

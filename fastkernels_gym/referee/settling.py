@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fastkernels_gym.referee.clock import Burst
+from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.program import Program
 
 # Of the full model on a CPU, where targets are 5 %, it would only cost time.
@@ -14,7 +14,7 @@ SETTLES = {"cpu": False, "cuda": True}
 REST_S = 0.04
 
 
-def settle(program: Program, run: Burst) -> None:
+def settle(program: Program, player: Contender) -> None:
     """Before a prefill the device rests; before bursts and decode steps a window is run that does not count.
 
     That window's first call has inputs of its own, so that nothing can be remembered of it.
@@ -27,7 +27,5 @@ def settle(program: Program, run: Burst) -> None:
             return
     elif len(program.calls) == 1:
         return
-    kept = program.first_inputs()
-    program.put_first(program.other_first_inputs())
-    run(1)
-    program.put_first(kept)
+    program.put_first(program.draw_first())
+    player.run(program, 1, decoy=True)

@@ -198,3 +198,11 @@ def end_to_end(whole: Sequence[Measured], times: Sequence[CallTime], depth: tupl
     baseline = sum(p.n * p.baseline_ms for p in phases.values())
     candidate = sum(p.n * p.candidate_ms for p in phases.values())
     return EndToEnd(estimate.speedup, widened(estimate, spread), baseline, candidate, depth, phases)
+
+
+def remeasured(whole: Timed, times: Sequence[CallTime]) -> Timed:
+    """The full model's timing by other times of the same passes."""
+    assert isinstance(whole.estimate, EndToEnd)
+    phases = [phase for phase, _ in whole.kept]
+    estimate = end_to_end(phases, times, whole.estimate.depth, whole.tolerance.spread)
+    return replace(whole, times=times, estimate=estimate, kept=list(zip(phases, times, strict=True)))

@@ -114,6 +114,8 @@ class Trial:
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
                 aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
                 timings.doubt = timings.doubt or aftermath.doubt(timings.operator, timings.whole)
+                if timings.operator and timings.whole:
+                    timings.whole = aftermath.borne_out(timings.operator, timings.whole)
             timings.forget_programs()
             return timings
         finally:

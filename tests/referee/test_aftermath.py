@@ -13,12 +13,12 @@ from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime
-from fastkernels_gym.referee.consistency import DRIFT
+from fastkernels_gym.referee.consistency import DRIFT, Doubt
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, rung, too_fast
+from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, remeasured, rung, too_fast
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
@@ -59,24 +59,45 @@ def test_what_was_won_is_held_against_what_there_was(session: Session, monkeypat
     (case,) = TASK.cases
     assert calls_a_pass(session, case) == case.count == 4
     operator, model = measured(session, "operator", whole=False), measured(session, "model", whole=True)
-    aftermath = Aftermath(session, TASK, [TASK.operator])
+
+    def doubt_of(operator: Timed | None, model: Timed | None) -> Doubt | None:
+        return Aftermath(session, TASK, [TASK.operator]).doubt(operator, model)
 
     # The model saves half of a pass, its one faster operator a thousandth: what that operator takes is measured again.
-    doubt = aftermath.doubt(timed(operator, LONG_S / 1e6, LONG_S / 2e6), timed(model, LONG_S, LONG_S / 2))
+    doubt = doubt_of(timed(operator, LONG_S / 1e6, LONG_S / 2e6), timed(model, LONG_S, LONG_S / 2))
     assert doubt is not None and doubt.verdict is Verdict.TIMING_INCONSISTENT and "saves more" in doubt.detail
     # And where the operator's own timing was too noisy to say how long it takes.
     noisy = timed(operator, LONG_S / 1e6, LONG_S / 2e6)
     noisy.times[0].replicates[1:] *= 1e7
-    doubt = aftermath.doubt(noisy, timed(model, LONG_S, LONG_S / 2))
+    doubt = doubt_of(noisy, timed(model, LONG_S, LONG_S / 2))
     assert doubt is not None and "saves more" in doubt.detail
     # The same saving where the operator is most of the pass, but no baseline of this machine was ever that slow.
-    doubt = aftermath.doubt(timed(operator, LONG_S / 5, LONG_S / 10), timed(model, LONG_S, LONG_S / 2))
+    doubt = doubt_of(timed(operator, LONG_S / 5, LONG_S / 10), timed(model, LONG_S, LONG_S / 2))
     assert doubt is not None and "without the candidate's process" in doubt.detail
     # Baselines as fast as can be were not slowed down; and of what is no faster nothing is asked.
     tiny = 1e-9
-    assert aftermath.doubt(timed(operator, tiny, tiny / 2), timed(model, tiny, tiny / 1.1)) is None
-    assert aftermath.doubt(timed(operator, LONG_S, LONG_S), timed(model, LONG_S, LONG_S)) is None
-    assert aftermath.doubt(None, None) is None
+    assert doubt_of(timed(operator, tiny, tiny / 2), timed(model, tiny, tiny / 1.1)) is None
+    assert doubt_of(timed(operator, LONG_S, LONG_S), timed(model, LONG_S, LONG_S)) is None
+    assert doubt_of(None, None) is None
+
+
+def test_no_more_is_proven_than_there_was_to_save(session: Session) -> None:
+    """Half of a pass, it seems, but what was replaced is a ten-thousandth of it."""
+    operator, model = measured(session, "replaced", whole=False), measured(session, "noisy", whole=True)
+    whole = timed(model, LONG_S, LONG_S / 2)
+    noise = np.random.default_rng(0).normal(0, 1, (401, 2))
+    noise[0] = 0
+    scattered = replace(whole.times[0], replicates=whole.times[0].replicates * np.exp(0.21 * noise))
+    whole = remeasured(whole, [scattered])
+    assert whole.proven
+    aftermath = Aftermath(session, TASK, [TASK.operator])
+    operator_time = timed(operator, LONG_S / 1e5, LONG_S / 2e5)
+    assert aftermath.doubt(operator_time, whole) is None, "too noisy to say"
+    found = aftermath.borne_out(operator_time, whole)
+    assert not found.proven and found.estimate.speedup == whole.estimate.speedup
+    # And what can be true stays as it was.
+    operator_time = timed(operator, LONG_S, LONG_S / 2)
+    assert Aftermath(session, TASK, [TASK.operator]).borne_out(operator_time, whole).estimate == whole.estimate
 
 
 def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:

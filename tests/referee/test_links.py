@@ -145,13 +145,14 @@ def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pyt
     program.deal()
     ids = program.calls[0].arguments[0].tensor  # type: ignore[union-attr]
     kept = program.region.mirror.clone(), ids.clone(), program.metadata, program.order, program.links
-    settled: list[bool] = []
+    shown: list[torch.Tensor] = []
 
-    def window(n: int) -> float:
-        settled.append(torch.equal(program.region.mirror, kept[0]))
-        return 1.0
+    class Player:
+        def run(self, program: Pass, n: int, *, decoy: bool) -> float:
+            shown.append((program.region.decoy if decoy else program.region.mirror).clone())
+            return 1.0
 
-    settling.settle(program, window)
-    assert settled == [False], "it ran once, on tokens of its own"
+    settling.settle(program, Player())  # type: ignore[arg-type]
+    assert len(shown) == 1 and not torch.equal(shown[0], kept[0]), "it ran once, on tokens of its own"
     assert torch.equal(program.region.mirror, kept[0]) and torch.equal(ids, kept[1])
     assert (program.metadata, program.order, program.links) == kept[2:]

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.player.memory import view
+from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.players import Zygote
@@ -65,3 +67,8 @@ def test_every_window_of_a_turn_finds_inputs_of_its_own(
     assert torch.equal(single, theirs[1]) and torch.equal(burst, theirs[2])
     for one, two in combinations([settled, theirs[0], single, burst], 2):
         assert torch.equal(one, two) is not program.renewable
+    if program.renewable:  # before the burst nothing of any of its calls is there
+        for call in program.message()["calls"]:
+            ref = TensorRef.from_json(call["args"][0]["t"])
+            for before in (settled, theirs[0], single, theirs[1]):
+                assert not torch.equal(view(before, ref), view(burst, ref))
