@@ -15,6 +15,7 @@ _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter 
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
 _MOST_CALLS = {"cpu": 16, "cuda": 512}
+_FORGOTTEN = 0.02  # of the times that recordings are asked for
 _MOST_PASSES = 128  # of the model, to record them
 # Inputs and outputs of a program's calls: far over any cache. Where small kernels' lie further apart than this, equal
 # players differ by it.
@@ -43,6 +44,20 @@ def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
             shift += 1
         calls += [replace(call, shift=shift) for call in a_pass()]
     return calls[:most]
+
+
+def recorded(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
+    """As `record`, but what was recorded for an earlier candidate serves again: a burst takes passes of the full model.
+
+    Kept are calls of the operator that was last asked for, of all its cases. Their inputs say little, since windows
+    that are timed find others; all the same they are drawn anew now and then, lest feedback tell them bit by bit.
+    """
+    kept, key = session.recordings, (case, scene.name, most)
+    if any(other.operator != case.operator for other, *_ in kept) or session.rng.random() < _FORGOTTEN:
+        kept.clear()
+    if key not in kept:
+        kept[key] = record(session, case, scene, most)
+    return kept[key]
 
 
 def calls_a_pass(session: Session, case: Case) -> int:

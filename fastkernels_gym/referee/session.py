@@ -7,7 +7,7 @@ import random
 
 import torch
 
-from fastkernels_gym.catalog import Model, Task, Workload
+from fastkernels_gym.catalog import Case, Model, Task, Workload
 from fastkernels_gym.engine.batch import kv_cache_shape
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
@@ -17,7 +17,7 @@ from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.pages import BLOCK_SIZE
 from fastkernels_gym.referee.players import Zygote
-from fastkernels_gym.referee.scene import Scene
+from fastkernels_gym.referee.scene import Call, Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
 
@@ -68,6 +68,8 @@ class Session:
         # Tokens of a pass of each scene and its logits, which take seconds in float64: no candidate's player lives to
         # see them twice, and the passes that are timed have tokens of their own.
         self.answers: dict[str, tuple[torch.Tensor, Expected]] = {}
+        # Calls of one operator, by case, scene and how many were asked for (`recording.recorded`).
+        self.recordings: dict[tuple[Case, str, int], list[Call]] = {}
         # Of inputs and outputs of the calls of one operator, all its cases together.
         self.pool_bytes = int(_PROGRAMS_SHARE * free_bytes(device) / _PROGRAM_COPIES)
 

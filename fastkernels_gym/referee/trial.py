@@ -25,7 +25,7 @@ from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.program import Program, expect
-from fastkernels_gym.referee.recording import burst_length, record
+from fastkernels_gym.referee.recording import burst_length, record, recorded
 from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
@@ -135,18 +135,19 @@ class Trial:
 
     def _examine_operator(self, operator: OperatorInfo, *, thorough: bool) -> list[Measured]:
         measured, cases = [], self.task.cases_of(operator.id)
+        calls_of = partial(recorded if thorough else record, self.session)
         for case in cases:
             scene, hidden = self.session.scenes[case.phase], self.session.hidden[case.phase]
-            (first,) = record(self.session, case, scene, 1)
+            (first,) = calls_of(case, scene, 1)
             work, ceilings = work_of(scene, first), self.session.ceilings
             least_s = ceilings.least_seconds(work)
             most = burst_length(scene, first, least_s, self.session.pool_bytes // len(cases))
-            calls = record(self.session, case, scene, most)
+            calls = calls_of(case, scene, most)
             program = self._new_program(scene, calls, needs_context=operator.level >= 2)
             expected = self._judge_program(program, operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
-                calls = record(self.session, case, hidden, max(_UNSEEN_CALLS, hidden.fewest_calls))
+                calls = calls_of(case, hidden, max(_UNSEEN_CALLS, hidden.fewest_calls))
                 unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
                 self._judge_program(unseen, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
@@ -228,19 +229,21 @@ class Trial:
             return
         count, module = len(program.calls), program.scene.subject.module.get_submodule(program.calls[0].path)
         spread = any(getattr(part, "spreads_nonfinite", False) for part in module.modules())
-        for kind, change in HARD_VALUES.items():
-            if kind == NOT_FINITE and spread:
-                continue
-            calls, expected = [*program.calls], {}
-            for index in self.session.rng.sample(range(count), min(count, program.scene.fewest_calls)):
-                if (hard := _fit(program, index, change)) is not None:
-                    calls[index], expected[index] = hard
-            if expected:
-                program.fill(calls)
-                self._judge_window(program, expected, f"{name} ({kind})")
-        program.fill(program.calls)
-        # Hard values went through the referee's own pages too: the pass itself puts the right rows back.
-        program.scene.record({})
+        try:
+            for kind, change in HARD_VALUES.items():
+                if kind == NOT_FINITE and spread:
+                    continue
+                calls, expected = [*program.calls], {}
+                for index in self.session.rng.sample(range(count), min(count, program.scene.fewest_calls)):
+                    if (hard := _fit(program, index, change)) is not None:
+                        calls[index], expected[index] = hard
+                if expected:
+                    program.fill(calls)
+                    self._judge_window(program, expected, f"{name} ({kind})")
+            program.fill(program.calls)
+        finally:
+            # Hard values went through the referee's own pages too: the pass itself puts the right rows back.
+            program.scene.record({})
 
     def _note(self, ratio: ErrorRatio, where: str) -> None:
         if ratio.rms / numerics.RMS_RATIO + ratio.max / numerics.MAX_RATIO > (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program, expect
-from fastkernels_gym.referee.recording import record
+from fastkernels_gym.referee.recording import record, recorded
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.request import Deadlines
 
@@ -67,3 +68,17 @@ def test_a_burst_of_the_kv_store_writes_rows_that_are_nobodys(session: Session) 
 
 def _slots(pages: torch.Tensor, length: int) -> list[int]:
     return [int(pages[at // 16]) * 16 + at % 16 for at in range(length)]
+
+
+def test_what_was_recorded_of_an_operator_serves_again_until_another_is_asked_for(session: Session) -> None:
+    rotary = load_task("L1/rotary_emb@tiny-llama")
+    (case, *_), (other, *_) = TASK.cases, rotary.cases
+    scene = session.scenes[case.phase]
+    session.rng = random.Random(0)  # of which nothing is forgotten here
+    first = recorded(session, case, scene, 4)
+    assert recorded(session, case, scene, 4) is first and len(recorded(session, case, scene, 1)) == 1
+    recorded(session, other, session.scenes[other.phase], 4)
+    assert {kept.operator for kept, *_ in session.recordings} == {rotary.operator.id}
+    session.rng = random.Random(0)
+    again = {id(recorded(session, other, session.scenes[other.phase], 4)) for _ in range(1000)}
+    assert 5 < len(again) < 60, "drawn anew now and then"
