@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fastkernels_gym.catalog import Case
@@ -49,14 +50,16 @@ def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
 def recorded(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
     """As `record`, but what was recorded for an earlier candidate serves again: a burst takes passes of the full model.
 
-    Kept are calls of the operator that was last asked for, of all its cases. Their inputs say little, since windows
-    that are timed find others; all the same they are drawn anew now and then, lest feedback tell them bit by bit.
+    Inputs say little, since windows that are timed find others; all the same they are drawn anew now and then, lest
+    feedback tell them bit by bit. The oldest give way where they take more than one operator's may.
     """
     kept, key = session.recordings, (case, scene.name, most)
-    if any(other.operator != case.operator for other, *_ in kept) or session.rng.random() < _FORGOTTEN:
+    if session.rng.random() < _FORGOTTEN:
         kept.clear()
     if key not in kept:
         kept[key] = record(session, case, scene, most)
+        while len(kept) > 1 and sum(map(_bytes, kept.values())) > session.pool_bytes:
+            del kept[next(iter(kept))]
     return kept[key]
 
 
@@ -86,6 +89,10 @@ def _paths(session: Session, case: Case) -> list[str]:
 
 def _calls_of_a_path(case: Case) -> int:
     return max(1, case.count // len(case.paths))  # a shared module is called by every layer
+
+
+def _bytes(calls: Sequence[Call]) -> int:
+    return sum(a.tensor.nbytes for call in calls for a in call.arguments if isinstance(a, Given))
 
 
 def _depth(path: str) -> int:

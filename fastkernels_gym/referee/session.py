@@ -68,7 +68,7 @@ class Session:
         # Tokens of a pass of each scene and its logits, which take seconds in float64: no candidate's player lives to
         # see them twice, and the passes that are timed have tokens of their own.
         self.answers: dict[str, tuple[torch.Tensor, Expected]] = {}
-        # Calls of one operator, by case, scene and how many were asked for (`recording.recorded`).
+        # Calls of operators, by case, scene and how many were asked for (`recording.recorded`).
         self.recordings: dict[tuple[Case, str, int], list[Call]] = {}
         # Of inputs and outputs of the calls of one operator, all its cases together.
         self.pool_bytes = int(_PROGRAMS_SHARE * free_bytes(device) / _PROGRAM_COPIES)

@@ -70,15 +70,18 @@ def _slots(pages: torch.Tensor, length: int) -> list[int]:
     return [int(pages[at // 16]) * 16 + at % 16 for at in range(length)]
 
 
-def test_what_was_recorded_of_an_operator_serves_again_until_another_is_asked_for(session: Session) -> None:
+def test_what_was_recorded_serves_again_while_there_is_room(session: Session) -> None:
     rotary = load_task("L1/rotary_emb@tiny-llama")
     (case, *_), (other, *_) = TASK.cases, rotary.cases
     scene = session.scenes[case.phase]
     session.rng = random.Random(0)  # of which nothing is forgotten here
     first = recorded(session, case, scene, 4)
-    assert recorded(session, case, scene, 4) is first and len(recorded(session, case, scene, 1)) == 1
-    recorded(session, other, session.scenes[other.phase], 4)
-    assert {kept.operator for kept, *_ in session.recordings} == {rotary.operator.id}
+    second = recorded(session, other, session.scenes[other.phase], 4)
+    assert recorded(session, case, scene, 4) is first
+    assert recorded(session, other, session.scenes[other.phase], 4) is second
+    session.pool_bytes = 1
+    assert len(recorded(session, case, scene, 1)) == 1
+    assert list(session.recordings) == [(case, scene.name, 1)], "the oldest gave way"
     session.rng = random.Random(0)
-    again = {id(recorded(session, other, session.scenes[other.phase], 4)) for _ in range(1000)}
+    again = {id(recorded(session, case, scene, 1)) for _ in range(1000)}
     assert 5 < len(again) < 60, "drawn anew now and then"
