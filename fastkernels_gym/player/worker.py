@@ -62,10 +62,10 @@ def serve(channel: Channel, *, threads: int) -> None:
 
 @dataclass(slots=True)
 class Program:
-    """Calls that are ready to run, their graphs by length, and the outputs they last gave."""
+    """Calls that are ready to run, their graphs by length, where outputs belong, and those they last gave."""
 
     calls: list[Callable[[], tuple[torch.Tensor | None, ...]]]
-    slots: list[list[TensorRef | None]] | None
+    slots: list[list[torch.Tensor | None]] | None
     warm: list[tuple[torch.Tensor | None, ...]]
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)
     outputs: dict[int, list[tuple[torch.Tensor | None, ...]]] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Player:
         calls = [self._call(data, contexts) for data in message["calls"]]
         slots = None
         if self.device.type == "cpu":
-            slots = [[None if r is None else TensorRef.from_json(r) for r in data["out"]] for data in message["calls"]]
+            slots = [[None if r is None else self._tensor(r) for r in data["out"]] for data in message["calls"]]
         warm = [call() for call in calls]
         self._synchronize()
         program = Program(calls, slots, warm)
@@ -167,7 +167,10 @@ class Player:
         self._synchronize()
         if program.slots is None:
             return {"done": True, "places": self._places(program, n)}
-        self._copy_out(program.all_outputs(n), program.slots)
+        for outputs, slots in zip(program.all_outputs(n), program.slots, strict=True):
+            for output, slot in zip(outputs, slots, strict=True):
+                if output is not None and slot is not None:
+                    slot.copy_(output)
         return {"done": True}
 
     def _capture(self, program: Program, lengths: Sequence[int]) -> None:
@@ -243,12 +246,6 @@ class Player:
     def _tensor(self, data: Any) -> torch.Tensor:
         ref = TensorRef.from_json(data)
         return view(self.slabs[ref.slab].bytes, ref)
-
-    def _copy_out(self, outputs: list[tuple[torch.Tensor | None, ...]], slots: list[list[TensorRef | None]]) -> None:
-        for tensors, refs in zip(outputs, slots, strict=False):
-            for tensor, ref in zip(tensors, refs, strict=True):
-                if tensor is not None and ref is not None:
-                    view(self.slabs[ref.slab].bytes, ref).copy_(tensor)
 
     def _places(self, program: Program, n: int) -> list[list[dict[str, Any] | None]]:
         return [[None if t is None else self._locate(t) for t in one] for one in program.all_outputs(n)]

@@ -38,13 +38,13 @@ class _Ready:
     Args:
         reveals: show the player mirror or decoy, by their address.
         takes: where the outputs of its calls are taken to.
-        graphs: take those of a burst, by its length, where the player has captured it.
+        taking: takes those of a burst, by its length, where it is known beforehand where they will lie.
         glimpses: of the last window.
     """
 
     reveals: dict[int, Callable[[], None]]
     takes: list[list[torch.Tensor | None]]
-    graphs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    taking: dict[int, Callable[[], None]] = field(default_factory=dict)
     glimpses: list[Glimpse] = field(default_factory=list)
 
     @property
@@ -124,13 +124,9 @@ class Contender:
         program.check_layout(answer.get("outputs"))
         takes = [[None if t is None else _empty_like(t) for t in program.layout] for _ in program.calls]
         ready = self._ready[program.name] = _Ready(reveals, takes)
-        with _tampering():
-            places = answer.get("places")
-            if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
-                raise ProtocolError("graphs are not named")
-            graphs = {int(n): self._sources(program, where) for n, where in places.items()}
-        ready.graphs = {
-            n: _as_one(partial(self._copy, *_flattened(ready.wanted, sources)), device) for n, sources in graphs.items()
+        ready.taking = {
+            n: _as_one(partial(self._copy, *_flattened(ready.wanted, sources)), device)
+            for n, sources in self._known_sources(program, answer.get("places")).items()
         }
 
     def set_pages(self, program: Program) -> None:
@@ -261,21 +257,27 @@ class Contender:
     def _take(self, program: Program, places: Any, n: int) -> None:
         """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
         ready = self._ready[program.name]
-        if n in ready.graphs:
-            ready.graphs[n]()
-            return
-        if self._subject.device.type == "cpu":
-            slab = self._slabs[program.region.name]
-            slots = (ref for call in program.out for ref in call if ref is not None and ref.span > 0)
-            sources = [slab.tensor(ref) for ref in slots]
+        if n in ready.taking:
+            ready.taking[n]()
         else:
-            sources = self._sources(program, places)
-        self._copy(ready.wanted, sources)
+            self._copy(ready.wanted, self._sources(program, places))
 
     def _copy(self, takes: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
         self._cool()
         if takes:
             torch._foreach_copy_(takes, sources)
+
+    def _known_sources(self, program: Program, places: Any) -> dict[int, list[torch.Tensor]]:
+        """The tensors that hold a burst's outputs, by its length: those of the player's graph, on a CPU their slots."""
+        with _tampering():
+            if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
+                raise ProtocolError("graphs are not named")
+            named = {int(n): self._sources(program, where) for n, where in places.items()}
+        if self._subject.device.type == "cuda":
+            return named
+        slab = self._slabs[program.region.name]
+        slots = [slab.tensor(ref) for call in program.out for ref in call if ref is not None and ref.span > 0]
+        return dict.fromkeys(program.lengths, slots)
 
     def _sources(self, program: Program, places: Any) -> list[torch.Tensor]:
         """The tensors that a player names, one for each output of each call."""
