@@ -194,6 +194,20 @@ class Contender:
         caches = [(slab.tensor(k), slab.tensor(v)) for k, v in program.scene.kv_refs]
         return (*taken, *program.kv_rows(call, caches, program.slots))
 
+    def every_output(self, program: Program) -> list[list[torch.Tensor]]:
+        """What the last window took, by output and call: as `outputs`, but all that is there and has elements."""
+        takes = self._ready[program.name].takes
+        found = [[out for out in outputs if out is not None and out.numel()] for outputs in zip(*takes, strict=True)]
+        if not program.calls_of_layers:
+            return found
+        rows: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        slab = self.share(program.scene.kv)
+        for layer, shifts in program.calls_of_layers.items():
+            slots = program.slots + shifts[:, None]
+            for calls, ref in zip(rows, program.scene.kv_refs[layer], strict=True):
+                calls.extend(slab.tensor(ref).flatten(0, 1)[slots].unbind())
+        return [*found, *rows]
+
     def seen(self, program: Pass) -> list[Glimpse]:
         """The links that the last window looked at."""
         return self._ready[program.name].glimpses

@@ -158,3 +158,25 @@ def compare(
         if not numerics.same_places(value, base) or distance > numerics.PAIR_RATIO:
             what = f"{name}: output {index}: {distance:.3g} noise floors from the baseline's"
             raise CandidateFault(Verdict.WRONG_VALUE, f"{what} (allowed {numerics.PAIR_RATIO:g})")
+
+
+def compare_every(
+    name: str, ours: Sequence[Sequence[torch.Tensor]], theirs: Sequence[Sequence[torch.Tensor]], noise: Sequence[float]
+) -> None:
+    """Holds every call of a burst against the baseline's, coarsely: none is left out.
+
+    Args:
+        name: of the calls, for the message.
+        ours: the candidate's, by output and call.
+        theirs: the baseline's.
+        noise: its relative error in each output.
+
+    Raises:
+        CandidateFault: wrong_value.
+    """
+    for index, (values, bases, floor) in enumerate(zip(ours, theirs, noise, strict=True)):
+        if bases and bases[0].is_floating_point():
+            distance = numerics.furthest(values, bases, floor)
+            if distance > numerics.EVERY_CALL * numerics.PAIR_RATIO:
+                what = f"{name}: output {index} of some call: {distance:.3g} noise floors from the baseline's"
+                raise CandidateFault(Verdict.WRONG_VALUE, what)

@@ -16,7 +16,7 @@ import torch
 
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
-from fastkernels_gym.referee.judging import Expected, Outputs, compare, noise_floor
+from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, noise_floor
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.session import Session
@@ -100,6 +100,8 @@ class Pairing:
         if self._long:
             index = self._rng.randrange(len(program.calls))
             compare("a timed call", ours.outputs(program, index), theirs.outputs(program, index), self._noise)
+            if len(program.calls) > 1:
+                compare_every("a burst", ours.every_output(program), theirs.every_output(program), self._noise)
         if isinstance(program, Pass):
             for seen in ours.seen(program):
                 program.compare_link(seen, f"a timed pass, {program.scene.name}")

@@ -300,6 +300,15 @@ class Program:
         layer = self.kv_layer(call)
         return () if layer is None else tuple(cache.flatten(0, 1)[slots + call.shift] for cache in caches[layer])
 
+    @cached_property
+    def calls_of_layers(self) -> dict[int, torch.Tensor]:
+        """Of calls that write KV rows, by layer: by how much each one's slots are shifted, (calls,) int64."""
+        shifts: dict[int, list[int]] = {}
+        for call in self.calls:
+            if (layer := self.kv_layer(call)) is not None:
+                shifts.setdefault(layer, []).append(call.shift)
+        return {layer: torch.tensor(found, device=self.slots.device) for layer, found in shifts.items()}
+
     def kv_layer(self, call: Call) -> int | None:
         if not self.writes_kv or not call.path:
             return None

@@ -84,3 +84,25 @@ def test_half_an_ulp_is_half_the_step_to_the_next_number(dtype: torch.dtype) -> 
     step = values.abs() * (1 + torch.finfo(dtype).eps) - values.abs()
     half = numerics.half_ulp(values.double(), dtype)
     assert torch.all(half <= step.double()) and torch.all(half >= step.double() / 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_one_call_of_hundreds_that_was_left_out_is_far_off(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(4, 96, generator=generator, dtype=torch.float64) for _ in range(512)]
+    baseline = [one.to(dtype) for one in exact]
+    noise = max(numerics.relative_rms(one.double(), truth) for one, truth in zip(baseline, exact, strict=True))
+    eps = torch.finfo(dtype).eps
+    candidate = [(one * (1 + eps * torch.randn(4, 96, generator=generator))).to(dtype) for one in exact]
+    allowed = numerics.EVERY_CALL * numerics.PAIR_RATIO
+    assert (
+        numerics.furthest(candidate, baseline, noise) < allowed / 4
+        and numerics.furthest(baseline, baseline, noise) == 0
+    )
+    stale = exact[7] * torch.empty(4, 96).uniform_(0.5, 1.5, generator=generator)
+    assert numerics.furthest([*candidate[:7], stale.to(dtype), *candidate[8:]], baseline, noise) > 2 * allowed
+    unwritten = torch.full((4, 96), torch.nan, dtype=dtype)
+    assert numerics.furthest([*candidate[:7], unwritten, *candidate[8:]], baseline, noise) == torch.inf
+    zeros = [torch.zeros(4, 96, dtype=dtype)]
+    assert numerics.furthest(zeros, zeros, noise) == 0
+    assert numerics.furthest([zeros[0] + 1], zeros, noise) == torch.inf
