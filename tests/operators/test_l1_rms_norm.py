@@ -31,7 +31,10 @@ def test_normalises_the_unrounded_sum_and_rounds_before_the_weight():
     exact = x.double() + residual.double()
     normed = exact / (exact.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert torch.equal(total, exact.bfloat16())
-    torch.testing.assert_close(out, normed.bfloat16() * module.weight, rtol=2**-7, atol=0)
+    expected = normed.bfloat16() * module.weight
+    # Some element may lie where float32 and float64 round apart; rounded elsewhere, one in six or more would differ.
+    assert (out == expected).float().mean() > 0.99
+    torch.testing.assert_close(out, expected, rtol=2**-6, atol=0)
 
 
 def test_keeps_float64():
