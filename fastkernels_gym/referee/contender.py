@@ -38,6 +38,7 @@ class _Ready:
     Args:
         reveals: show the player mirror or decoy, by their address.
         takes: where the outputs of its calls are taken to.
+        wanted: those of them that have elements, one after the other.
         taking: takes those of a burst, by its length, where it is known beforehand where they will lie.
         glimpses: of the last window.
     """
@@ -46,10 +47,10 @@ class _Ready:
     takes: list[list[torch.Tensor | None]]
     taking: dict[int, Callable[[], None]] = field(default_factory=dict)
     glimpses: list[Glimpse] = field(default_factory=list)
+    wanted: list[torch.Tensor] = field(init=False)
 
-    @property
-    def wanted(self) -> list[torch.Tensor]:
-        return [out for outputs in self.takes for out in outputs if out is not None and out.numel()]
+    def __post_init__(self) -> None:
+        self.wanted = [out for outputs in self.takes for out in outputs if out is not None and out.numel()]
 
 
 class Contender:

@@ -34,6 +34,11 @@ class Expected:
     router_noise: tuple[float, ...] = ()
 
 
+def copied(outputs: Outputs) -> Outputs:
+    """Outputs that the next window leaves alone."""
+    return tuple(None if output is None else output.clone() for output in outputs)
+
+
 def judge(name: str, outputs: Outputs, expected: Expected) -> ErrorRatio:
     """The worst error ratio of a call's outputs; raises as `judge_together` does."""
     return judge_together(name, [(outputs, expected)])

@@ -20,7 +20,7 @@ import torch
 from fastkernels_gym.engine.step import last_logits
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.arena import Region, Slab
-from fastkernels_gym.referee.judging import Expected, Outputs, compare, judge, noise_floor
+from fastkernels_gym.referee.judging import Expected, Outputs, compare, copied, judge, noise_floor
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.routing import Routers
@@ -184,7 +184,7 @@ class Pass(Program):
         """
         self._compared += 1
         if self._rng.randrange(self._compared) == 0:  # each pass is as likely as any other to be kept
-            self._sample = replace(seen, input_ids=seen.input_ids.clone(), outputs=tuple(map(_copy, seen.outputs)))
+            self._sample = replace(seen, input_ids=seen.input_ids.clone(), outputs=copied(seen.outputs))
         where = f"{name}, {self.name_of(seen.link)}"
         self._check_written(seen, where)
         routers, floor = self._routers(seen.link), self._floor(seen.link)
@@ -280,7 +280,3 @@ class Pass(Program):
         finally:
             for cache, rows in zip(caches, kept, strict=True):
                 cache.flatten(0, 1)[slots] = rows
-
-
-def _copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.clone()

@@ -16,7 +16,7 @@ import torch
 
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
-from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, noise_floor
+from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, copied, noise_floor
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.session import Session
@@ -53,7 +53,8 @@ class Pairing:
         self._long = False
         if program.renewable:
             program.refresh()
-            self._single_inputs = program.draw_first()
+            if len(program.calls) > 1:
+                self._single_inputs = program.draw_first()
         if program.touches_pages:
             program.deal()
             for player in self._players:
@@ -71,7 +72,7 @@ class Pairing:
             return who.run(program, n)
         program.put_first(self._single_inputs)
         seconds = who.run(program, n, decoy=True)
-        self._singles[player] = tuple(None if t is None else t.clone() for t in who.outputs(program, 0))
+        self._singles[player] = copied(who.outputs(program, 0))
         return seconds
 
     def judge(self) -> None:
@@ -114,7 +115,7 @@ class Pairing:
         program, ours = self._program, self._players[1]
         if self._long:
             program.judge(partial(ours.outputs, program), self._expected, "a timed call")
-            self._known = self._in_order(tuple(None if t is None else t.clone() for t in ours.outputs(program, 0)))
+            self._known = self._in_order(copied(ours.outputs(program, 0)))
         if self._singles:
             unsettled = self._expected[0].unsettled
             compare("a timed call", self._in_order(self._singles[1]), self._known, self._noise, unsettled)
