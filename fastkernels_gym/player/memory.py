@@ -57,11 +57,11 @@ class HostSlab:
 
     def __init__(self, fd: int, nbytes: int, *, writable: bool) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self._map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, protection)
+        self.map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, protection)
         self.fd = fd
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # read-only weights are the point
-            self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+            self.bytes = torch.frombuffer(self.map, dtype=torch.uint8)
 
     @classmethod
     def create(cls, nbytes: int, *, read_only: bool) -> HostSlab:

@@ -109,18 +109,16 @@ class Channel:
         except OSError as error:
             raise PeerClosed(str(error)) from error
 
-    def spin(self, seconds: float) -> None:
-        """Waits without sleeping until something can be received: a sleeper wakes up late, and never equally late."""
-        deadline = time.perf_counter() + seconds
+    def pending(self) -> bool:
+        """Whether `receive` would find something at once, if only that the peer is gone."""
         self._sock.settimeout(0)
-        while time.perf_counter() < deadline:
-            try:
-                self._sock.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                continue
-            except OSError:
-                return
-            return
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def receive(self, *, timeout: float | None = None, limit: int = MAX_FRAME) -> tuple[dict[str, Any], list[int]]:
         """The next frame and the descriptors that came with it.

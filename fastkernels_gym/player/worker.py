@@ -3,7 +3,7 @@
     load      import the operators through the overlay, build the model with its parameters on meta
     bind      map the arena, bind the weights
     prepare   a program: calls of submodules (or of the whole model), warmed up, captured in graphs where asked
-    run       the first n calls of a program; the answer leaves when the device is idle
+    run       the first n calls of a program, now or when the doorbell rings; the answer leaves when the device is idle
 
 Everything here runs beside hostile code and is trusted with nothing: whatever it answers, the referee checks.
 """
@@ -16,12 +16,14 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from fastkernels_gym.player.doorbell import Doorbell, awake_until
 from fastkernels_gym.player.faults import CANDIDATE_FILE, InterfaceError, describe, fault_kind
 from fastkernels_gym.player.memory import DeviceSlab, HostSlab, address_range, dtype_name, ipc_handle, view
 from fastkernels_gym.player.protocol import Channel, PeerClosed, TensorRef
@@ -29,12 +31,12 @@ from fastkernels_gym.player.protocol import Channel, PeerClosed, TensorRef
 _SPIN_S = 0.005
 
 
-def serve(channel: Channel, *, threads: int) -> None:
+def serve(channel: Channel, bell: Doorbell, *, threads: int) -> None:
     """Answers the referee until it hangs up or a candidate's fault ends the player."""
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     gc.disable()  # a collection takes as long as a thousand kernels: `drop` collects, between programs
-    player = Player()
+    player = Player(bell, channel.pending)
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         "load": player.load,
         "bind": player.bind,
@@ -57,7 +59,7 @@ def serve(channel: Channel, *, threads: int) -> None:
         channel.send(answer)
         if player.device.type == "cuda":
             # Between two windows: a GPU's host has a core for each process, and a sleeper wakes up late.
-            channel.spin(_SPIN_S)
+            awake_until(channel.pending, _SPIN_S)
 
 
 @dataclass(slots=True)
@@ -81,8 +83,8 @@ class Program:
 class Player:
     """The state of one player: one model, one arena, some programs."""
 
-    def __init__(self) -> None:
-        self.device = torch.device("cpu")
+    def __init__(self, bell: Doorbell, hung_up: Callable[[], bool]) -> None:
+        self.bell, self.hung_up, self.device = bell, hung_up, torch.device("cpu")
         self.model: nn.Module = nn.Module()
         self.slabs: dict[str, HostSlab | DeviceSlab] = {}
         self.programs: dict[str, Program] = {}
@@ -158,20 +160,25 @@ class Player:
 
     def run(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         program, n = self.programs[message["name"]], message["n"]
+        if (window := message.get("window")) is None:
+            self._work(program, n)
+        else:
+            self.bell.answer(window, partial(self._work, program, n), self.hung_up)
+        known = n in program.graphs or program.slots is not None
+        return {"done": True} if known else {"done": True, "places": self._places(program, n)}
+
+    def _work(self, program: Program, n: int) -> None:
         if n in program.graphs:
             program.graphs[n].replay()
             self._synchronize()
-            return {"done": True}
+            return
         program.outputs.clear()
         program.outputs[n] = [call() for call in program.calls[:n]]
         self._synchronize()
-        if program.slots is None:
-            return {"done": True, "places": self._places(program, n)}
-        for outputs, slots in zip(program.all_outputs(n), program.slots, strict=True):
+        for outputs, slots in zip(program.all_outputs(n), program.slots or (), strict=program.slots is not None):
             for output, slot in zip(outputs, slots, strict=True):
                 if output is not None and slot is not None:
                     slot.copy_(output)
-        return {"done": True}
 
     def _capture(self, program: Program, lengths: Sequence[int]) -> None:
         """One graph a length; no graph at all where the candidate cannot be captured."""

@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from fastkernels_gym.player import seccomp
+from fastkernels_gym.player.doorbell import Doorbell
 from fastkernels_gym.player.protocol import Channel, PeerClosed
 from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, TMP_FILES, WARM_CACHE, Limits
 
@@ -56,17 +57,19 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             control.close()
-            _become_player(socket.socket(fileno=fds[0]), message, kept if nested else None)
-        os.close(fds[0])
+            _become_player(socket.socket(fileno=fds[0]), Doorbell.open(fds[1]), message, kept if nested else None)
+        for fd in fds:
+            os.close(fd)
         if nested:
             os.waitpid(child, 0)  # it only made the namespaces; the player is its child
 
 
-def _become_player(sock: socket.socket, message: dict[str, Any], kept: list[str] | None) -> None:
+def _become_player(sock: socket.socket, bell: Doorbell, message: dict[str, Any], kept: list[str] | None) -> None:
     """In the child: never returns.
 
     Args:
         sock: the player's end of its socket.
+        bell: and of its doorbell.
         message: the spawn request.
         kept: what stays visible under /tmp; None leaves out the namespaces.
     """
@@ -83,7 +86,7 @@ def _become_player(sock: socket.socket, message: dict[str, Any], kept: list[str]
         os.close(pidfd)
         from fastkernels_gym.player.worker import serve
 
-        serve(channel, threads=message["threads"])
+        serve(channel, bell, threads=message["threads"])
     except BaseException as error:  # the last frame of a forked process: nothing may return into the zygote's loop
         sys.stderr.write(f"player: {error!r}\n")
     os._exit(1)

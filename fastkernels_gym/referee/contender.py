@@ -28,7 +28,8 @@ from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 _MAX_SEGMENTS = 4096
-_SPIN_S = 0.2  # on a GPU's host, where each process has a core
+# Of a pass that is not captured: on a GPU's host each process has a core.
+_AWAKE_S = {"cpu": 0.0, "cuda": 0.2}
 
 
 @dataclass(slots=True)
@@ -163,22 +164,40 @@ class Contender:
             CandidateFault: what the candidate raises, or protocol_tamper for outputs that are nowhere.
         """
         device, ready = self._subject.device, self._ready[program.name]
-        message = {"op": "run", "name": program.name, "n": n}
         reveal = ready.reveals[(program.region.decoy if decoy else program.region.mirror).data_ptr()]
         aim = self._aim(program)
-        _synchronize(device)
-        begin = time.perf_counter()
-        reveal()
-        _synchronize(device)
-        spin_s = _SPIN_S if device.type == "cuda" else 0.0
-        answer = self.player.ask(message, timeout=self._deadlines.run_s, spin_s=spin_s)
-        with _tampering():
-            self._take(program, answer.get("places"), n)
-        if aim is not None:
-            aim.take()
-            ready.glimpses = aim.glimpses
-        _synchronize(device)
-        return time.perf_counter() - begin
+        with self._about_to_run(program, n) as go:
+            _synchronize(device)
+            begin = time.perf_counter()
+            reveal()
+            _synchronize(device)
+            places = go()
+            with _tampering():
+                self._take(program, places, n)
+            if aim is not None:
+                aim.take()
+                ready.glimpses = aim.glimpses
+            _synchronize(device)
+            return time.perf_counter() - begin
+
+    def rouse(self, program: Program) -> None:
+        """Has the first call run in no window and takes nothing; who touches pages is shown the decoy."""
+        if program.touches_pages:
+            self._ready[program.name].reveals[program.region.decoy.data_ptr()]()
+            _synchronize(self._subject.device)
+        with self._about_to_run(program, 1) as go:
+            go()
+
+    @contextmanager
+    def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Any]]:
+        """Gives what has the player run, and says where the outputs are, unless that is known beforehand."""
+        device, timeout = self._subject.device.type, self._deadlines.run_s
+        message = {"op": "run", "name": program.name, "n": n}
+        if n in self._ready[program.name].taking:
+            with self.player.armed(message, timeout=timeout) as ring:
+                yield ring
+        else:
+            yield lambda: self.player.ask(message, timeout=timeout, awake_s=_AWAKE_S[device]).get("places")
 
     def _aim(self, program: Program) -> Aim | None:
         if not isinstance(program, Pass):

@@ -122,7 +122,7 @@ def _mismatch(name: str, worst: _Compared, ratio: ErrorRatio) -> str:
 
 
 def noise_floor(expected: Iterable[Expected]) -> list[float]:
-    """The baseline's own relative error in each output, the worst of some calls of one operator."""
+    """By how much the baseline is off in each output (`numerics.floor_of`), the worst of some calls of one operator."""
     worst: list[float] = []
     for one in expected:
         worst = worst or [0.0] * len(one.baseline)
@@ -130,7 +130,7 @@ def noise_floor(expected: Iterable[Expected]) -> list[float]:
             if base is not None and truth is not None and base.is_floating_point():
                 if one.unsettled is not None and base.dim() and len(base) == len(one.unsettled):
                     base, truth = base[~one.unsettled], truth[~one.unsettled]
-                worst[index] = max(worst[index], numerics.relative_rms(base, truth))
+                worst[index] = max(worst[index], numerics.floor_of(base, truth))
     return worst
 
 
@@ -143,7 +143,7 @@ def compare(
         name: of the call, for the message.
         ours: the candidate's.
         theirs: the baseline's.
-        noise: its relative error in each output.
+        noise: its floor in each output.
         unsettled: (rows,) bool; rows of the outputs that another choice of expert may change.
 
     Raises:
@@ -159,29 +159,42 @@ def compare(
             if not torch.equal(value, base):
                 raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {index} differs")
             continue
-        distance = numerics.pair_distance(value, base, floor)
-        if not numerics.same_places(value, base) or distance > numerics.PAIR_RATIO:
-            what = f"{name}: output {index}: {distance:.3g} noise floors from the baseline's"
-            raise CandidateFault(Verdict.WRONG_VALUE, f"{what} (allowed {numerics.PAIR_RATIO:g})")
+        _hold(f"{name}: output {index}", numerics.distances([value], [base], floor).item(), numerics.PAIR_RATIO)
 
 
 def compare_every(
-    name: str, ours: Sequence[Sequence[torch.Tensor]], theirs: Sequence[Sequence[torch.Tensor]], noise: Sequence[float]
+    name: str,
+    ours: Sequence[Sequence[torch.Tensor]],
+    theirs: Sequence[Sequence[torch.Tensor]],
+    noise: Sequence[float],
+    index: int,
 ) -> None:
-    """Holds every call of a burst against the baseline's, coarsely: none is left out.
+    """Holds every call of a burst against the baseline's: one of them as `compare` does, the others coarsely.
 
     Args:
         name: of the calls, for the message.
         ours: the candidate's, by output and call.
         theirs: the baseline's.
-        noise: its relative error in each output.
+        noise: its floor in each output.
+        index: of the one.
 
     Raises:
         CandidateFault: wrong_value.
     """
-    for index, (values, bases, floor) in enumerate(zip(ours, theirs, noise, strict=True)):
-        if bases and bases[0].is_floating_point():
-            distance = numerics.furthest(values, bases, floor)
-            if distance > numerics.EVERY_CALL * numerics.PAIR_RATIO:
-                what = f"{name}: output {index} of some call: {distance:.3g} noise floors from the baseline's"
-                raise CandidateFault(Verdict.WRONG_VALUE, what)
+    for output, (values, bases, floor) in enumerate(zip(ours, theirs, noise, strict=True)):
+        if not bases:
+            continue
+        if not bases[0].is_floating_point():
+            if not torch.equal(values[index], bases[index]):
+                raise CandidateFault(Verdict.WRONG_VALUE, f"{name}: output {output} differs")
+            continue
+        found = numerics.distances(values, bases, floor)
+        one, furthest = torch.stack([found[index], found.max()]).tolist()
+        _hold(f"{name}: output {output}", one, numerics.PAIR_RATIO)
+        _hold(f"{name}: output {output} of some call", furthest, numerics.EVERY_CALL * numerics.PAIR_RATIO)
+
+
+def _hold(what: str, distance: float, allowed: float) -> None:
+    if distance > allowed:
+        detail = f"{what}: {distance:.3g} noise floors from the baseline's (allowed {allowed:g})"
+        raise CandidateFault(Verdict.WRONG_VALUE, detail)

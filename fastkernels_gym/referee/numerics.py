@@ -137,30 +137,31 @@ def router_noise(baseline: torch.Tensor, oracle: torch.Tensor) -> float:
     return max(_rms(torch.where(finite, baseline - oracle, 0.0)), _rms(half_ulp(truth, torch.float32)))
 
 
-def pair_distance(candidate: torch.Tensor, baseline: torch.Tensor, noise: float) -> float:
-    """RMS distance of two outputs for the same tokens, in units of the baseline's RMS error against the oracle.
+def floor_of(baseline: torch.Tensor, oracle: torch.Tensor) -> float:
+    """What a baseline's output is off by, and half an ulp beside it, both relative to the RMS of the output.
 
     Args:
-        candidate: any shape.
-        baseline: same shape and dtype.
-        noise: the baseline's error relative to the RMS of its output.
+        baseline: any shape, a float dtype.
+        oracle: the oracle's, same shape.
     """
-    scale = noise * _rms(baseline.double()) + _rms(half_ulp(baseline.double(), baseline.dtype))
-    return _quotient(_rms(candidate.double() - baseline.double()), scale)
+    values = baseline.double()
+    return relative_rms(values, oracle) + _quotient(_rms(half_ulp(values, baseline.dtype)), _rms(values))
 
 
-def furthest(candidate: Sequence[torch.Tensor], baseline: Sequence[torch.Tensor], noise: float) -> float:
-    """The largest distance of any of these pairs, as `pair_distance`, but for a cheaper unit that is no smaller.
+def distances(candidate: Sequence[torch.Tensor], baseline: Sequence[torch.Tensor], floor: float) -> torch.Tensor:
+    """RMS distance of each of these pairs of outputs for the same inputs, in units of the baseline's own error.
 
     Args:
-        candidate: one output of every call, a float dtype.
+        candidate: one output of some calls, a float dtype.
         baseline: the same of the baseline.
-        noise: its error relative to the RMS of its output.
+        floor: as `floor_of` found it on like inputs.
+
+    Returns:
+        (calls,) float32; infinite where anything is not finite.
     """
-    off = torch.stack(torch._foreach_norm(torch._foreach_sub(list(candidate), list(baseline)))).double()
-    scale = torch.stack(torch._foreach_norm(list(baseline))).double() * (noise + torch.finfo(baseline[0].dtype).eps / 2)
-    worst = torch.where(off == 0.0, 0.0, off / scale).max().item()
-    return math.inf if math.isnan(worst) else worst
+    off = torch.stack(torch._foreach_norm(torch._foreach_sub(list(candidate), list(baseline)), 2, torch.float32))
+    scale = floor * torch.stack(torch._foreach_norm(list(baseline), 2, torch.float32))
+    return torch.where(off == 0.0, 0.0, off / scale).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def relative_rms(value: torch.Tensor, oracle: torch.Tensor) -> float:

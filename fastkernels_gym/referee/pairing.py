@@ -1,9 +1,9 @@
 """Baseline and candidate at one program: what their windows find, and what becomes of what they leave.
 
-A turn has up to three windows: one that does not count, a burst of one call, the long burst. The first call has inputs
-of its own in each, lest it be remembered from one to the next, and those of the other calls are there in the last only,
-lest they be worked off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give
-is judged: what need not be right need not be done.
+A turn has up to two windows: a burst of one call, then the long burst. The first call has inputs of its own in each,
+lest it be remembered from one to the next, and those of the other calls are there in the last only, lest they be worked
+off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give is judged: what
+need not be right need not be done.
 """
 
 from __future__ import annotations
@@ -100,9 +100,8 @@ class Pairing:
             compare("a timed call", self._singles[1], self._singles[0], self._noise)
         if self._long:
             index = self._rng.randrange(len(program.calls))
-            compare("a timed call", ours.outputs(program, index), theirs.outputs(program, index), self._noise)
-            if len(program.calls) > 1:
-                compare_every("a burst", ours.every_output(program), theirs.every_output(program), self._noise)
+            every = ours.every_output(program), theirs.every_output(program)
+            compare_every("a timed call", *every, self._noise, index)
         if isinstance(program, Pass):
             for seen in ours.seen(program):
                 program.compare_link(seen, f"a timed pass, {program.scene.name}")

@@ -11,19 +11,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailable
 from fastkernels_gym.player import cgroup, headers
+from fastkernels_gym.player.doorbell import Doorbell, awake_until
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
 from fastkernels_gym.player.sandbox import Limits, command, readable
 from fastkernels_gym.results import Verdict
 
 START_TIMEOUT_S = 180.0
 _POLL_S = 0.1
+_AWAKE_S = 0.2  # of a window
 # A player that is late while one of these runs below it is compiling, not hanging.
 _COMPILERS = frozenset({"cc1plus", "cc1", "cicc", "ptxas", "nvcc", "nvlink", "g++", "gcc", "c++", "ld", "as", "ninja"})
 # The faults that a player may plead guilty of; anything else it says of itself is tampering.
@@ -88,18 +90,20 @@ class Zygote:
             PlayerLost: if the zygote is gone or the fork failed.
         """
         ours, theirs = socket.socketpair()
-        channel = Channel(ours)
+        channel, bell = Channel(ours), Doorbell.create()
         try:
-            self._control.send({"limits": asdict(limits), "threads": threads}, [theirs.fileno()], timeout=10)
+            self._control.send({"limits": asdict(limits), "threads": threads}, [theirs.fileno(), bell.fd], timeout=10)
             theirs.close()
             _, fds = channel.receive(timeout=30)
         except (PeerClosed, ProtocolError, TimeoutError) as error:
             channel.close()
+            bell.close()
             raise PlayerLost(f"no player could be forked: {self._last_words()}") from error
         try:
-            return Player(channel, fds[0], limits, trusted=trusted, groups=self._groups)
+            return Player(channel, bell, fds[0], limits, trusted=trusted, groups=self._groups)
         except OSError as error:  # its channel is closed with it, which ends the player
             channel.close()
+            bell.close()
             os.close(fds[0])
             raise PlayerLost(f"no group for a player: {error}") from error
 
@@ -122,9 +126,17 @@ class Player:
     """One player process, named by its pidfd."""
 
     def __init__(
-        self, channel: Channel, pidfd: int, limits: Limits, *, trusted: bool, groups: Path | None = None
+        self,
+        channel: Channel,
+        bell: Doorbell,
+        pidfd: int,
+        limits: Limits,
+        *,
+        trusted: bool,
+        groups: Path | None = None,
     ) -> None:
-        self._channel, self._pidfd, self._trusted = channel, pidfd, trusted
+        self._channel, self._bell, self._pidfd, self._trusted = channel, bell, pidfd, trusted
+        self._windows = 0
         self._watchdog = Watchdog(_pid_of(pidfd), limits, self.kill)
         self._group: cgroup.Group | None = None
         if groups is not None and not trusted:
@@ -134,7 +146,7 @@ class Player:
             self._watchdog.start()
 
     def ask(
-        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, spin_s: float = 0.0
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake_s: float = 0.0
     ) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
@@ -142,28 +154,69 @@ class Player:
             message: the command.
             fds: descriptors that go with it.
             timeout: seconds for the whole exchange.
-            spin_s: seconds of the wait that are spent awake.
+            awake_s: seconds of the wait that are not slept through.
 
         Raises:
             CandidateFault: what the player pleaded, or what its silence or death means.
             PlayerLost: the same of a trusted player.
         """
-        try:
+        with self._attributed(message["op"], timeout):
             self._channel.send(message, fds, timeout=timeout)
-            if spin_s:
-                self._channel.spin(spin_s)
-            answer, received = self._channel.receive(timeout=timeout)
+        if awake_s:
+            awake_until(self._channel.pending, awake_s)
+        return self._answer(message["op"], timeout)
+
+    @contextlib.contextmanager
+    def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], None]]:
+        """Sends a command that waits for the doorbell, and gives what rings it and returns when it is done.
+
+        The answer is waited for at the end, outside of whatever is timed within. Raises as `ask` does.
+
+        Args:
+            message: the command.
+            timeout: seconds for each step.
+        """
+        window = self._windows = self._windows % 255 + 1
+        command, heard = message["op"], False
+
+        def wait_for(rung: Callable[[int], bool], awake_s: float) -> None:
+            nonlocal heard
+            awake_until(lambda: rung(window) or self._channel.pending(), awake_s)
+            if not heard and not rung(window):  # it pleads, it is gone, or it takes long
+                self._answer(command, timeout)
+                heard = True
+
+        def ring() -> None:
+            self._bell.go(window)
+            wait_for(self._bell.done, _AWAKE_S)
+
+        with self._attributed(command, timeout):
+            self._channel.send({**message, "window": window}, timeout=timeout)
+        wait_for(self._bell.armed, timeout)
+        yield ring
+        if not heard:
+            self._answer(command, timeout)
+
+    @contextlib.contextmanager
+    def _attributed(self, command: str, timeout: float) -> Iterator[None]:
+        """Makes the player's fault of whatever goes wrong with the channel."""
+        try:
+            yield
         except TimeoutError:
             compiling = self._watchdog.names() & _COMPILERS
             self.kill()
             verdict = Verdict.COMPILE_TIMEOUT if compiling else Verdict.TIMEOUT
             what = f"{min(compiling)} was still running" if compiling else "it neither returned nor compiled anything"
-            raise self._fault(verdict, f"no end of {message['op']!r} within {timeout:.0f} s: {what}") from None
+            raise self._fault(verdict, f"no end of {command!r} within {timeout:.0f} s: {what}") from None
         except PeerClosed:
-            raise self._fault(*self._death(message["op"])) from None
+            raise self._fault(*self._death(command)) from None
         except ProtocolError as error:
             self.kill()
             raise self._fault(Verdict.PROTOCOL_TAMPER, str(error)) from None
+
+    def _answer(self, command: str, timeout: float) -> dict[str, Any]:
+        with self._attributed(command, timeout):
+            answer, received = self._channel.receive(timeout=timeout)
         for fd in received:
             os.close(fd)
         if "fault" in answer:
@@ -195,6 +248,7 @@ class Player:
         self._watchdog.stop()
         self.kill()
         self._channel.close()
+        self._bell.close()
         os.close(self._pidfd)
         if self._group is not None:
             self._group.remove()

@@ -15,10 +15,7 @@ REST_S = 0.04
 
 
 def settle(program: Program, player: Contender) -> None:
-    """Before a prefill the device rests; before bursts and decode steps a window is run that does not count.
-
-    That window's first call has inputs of its own, so that nothing can be remembered of it.
-    """
+    """Before a prefill the device rests; before bursts and decode steps the first call is run once, in no window."""
     if not program.calls[0].path:
         if not SETTLES[program.region.device.type]:
             return
@@ -27,5 +24,6 @@ def settle(program: Program, player: Contender) -> None:
             return
     elif len(program.calls) == 1:
         return
-    program.put_first(program.draw_first())
-    player.run(program, 1, decoy=True)
+    if program.touches_pages:  # of where they lie now the player must be told, on inputs of no window
+        program.put_first(program.draw_first())
+    player.rouse(program)

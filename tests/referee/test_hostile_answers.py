@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.errors import CandidateFault
+from fastkernels_gym.player.doorbell import Doorbell
+from fastkernels_gym.player.memory import HostSlab
 from fastkernels_gym.player.protocol import Channel
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.contender import Contender
@@ -56,7 +58,9 @@ class Hostile:
     def __init__(self) -> None:
         self._process = subprocess.Popen(["sleep", "600"])
         ours, self._theirs = socket.socketpair()
-        self.player = Player(Channel(ours), os.pidfd_open(self._process.pid), Limits(), trusted=False)
+        bell, pidfd = Doorbell.create(), os.pidfd_open(self._process.pid)
+        self._bell = HostSlab(os.dup(bell.fd), 4096, writable=True)
+        self.player = Player(Channel(ours), bell, pidfd, Limits(), trusted=False)
 
     def will_answer(self, *frames: bytes) -> None:
         """Puts its next answers on the wire, and takes what it was asked off it."""
@@ -66,6 +70,10 @@ class Hostile:
                 pass
         self._theirs.setblocking(True)
         self._theirs.sendall(b"".join(frames))
+
+    def ring(self, rung: bytes) -> None:
+        """Writes the doorbell's bytes: go, armed, done."""
+        self._bell.map[: len(rung)] = rung
 
     def hang_up(self) -> None:
         """Says nothing more."""
@@ -78,6 +86,7 @@ class Hostile:
     def end(self) -> None:
         """Closes what the referee does not."""
         self._theirs.close()
+        self._bell.close()
         self._process.kill()
         self._process.wait()
 
@@ -183,11 +192,46 @@ def test_no_description_of_outputs_breaks_the_referee(table: Table, data: st.Dat
 
 
 @quick
-@given(st.data())
-def test_no_end_of_a_window_breaks_the_referee(table: Table, data: st.DataObject) -> None:
+@given(st.data(), st.binary(min_size=3, max_size=3))
+def test_no_end_of_a_window_breaks_the_referee(table: Table, data: st.DataObject, rung: bytes) -> None:
+    table.hostile.ring(rung)
     table.hostile.will_answer(frame({"done": True, "places": data.draw(changed(table.honest["places"]))}))
     with contextlib.suppress(CandidateFault):
         table.contender.run(table.program, 1)
+
+
+@quick
+@given(st.data())
+def test_no_places_of_what_was_not_captured_break_the_referee(table: Table, data: st.DataObject) -> None:
+    places = data.draw(changed(table.honest["places"]["1"]))
+    table.hostile.will_answer(frame({"done": True, "places": places}))
+    with contextlib.suppress(CandidateFault):
+        table.contender.run(table.program, 3)  # no graph's length: it says where its outputs are when it is done
+
+
+@pytest.mark.parametrize("rings", [False, True])
+def test_a_player_that_is_armed_and_never_done_runs_out_of_time(rings: bool) -> None:
+    hostile = Hostile()
+    try:
+        hostile.ring(b"\0\1\0")
+        with pytest.raises(CandidateFault) as caught, hostile.player.armed({"op": "run"}, timeout=0.3) as ring:
+            if rings:
+                ring()
+        assert caught.value.verdict is Verdict.TIMEOUT
+    finally:
+        hostile.close()
+
+
+def test_what_a_player_pleads_instead_of_ringing_is_its_fault() -> None:
+    hostile = Hostile()
+    try:
+        hostile.ring(b"\0\1\0")
+        with pytest.raises(CandidateFault) as caught, hostile.player.armed({"op": "run"}, timeout=5) as ring:
+            hostile.will_answer(frame({"fault": "device_fault", "detail": "illegal address"}))
+            ring()
+        assert caught.value.verdict is Verdict.DEVICE_FAULT
+    finally:
+        hostile.close()
 
 
 @pytest.mark.parametrize("slab", ["ab" * 64, "ab", "zz" * 64, "weights", "", "no such slab"])

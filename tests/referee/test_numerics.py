@@ -91,18 +91,18 @@ def test_one_call_of_hundreds_that_was_left_out_is_far_off(dtype: torch.dtype) -
     generator = torch.Generator().manual_seed(0)
     exact = [torch.randn(4, 96, generator=generator, dtype=torch.float64) for _ in range(512)]
     baseline = [one.to(dtype) for one in exact]
-    noise = max(numerics.relative_rms(one.double(), truth) for one, truth in zip(baseline, exact, strict=True))
+    floor = max(numerics.floor_of(one, truth) for one, truth in zip(baseline, exact, strict=True))
     eps = torch.finfo(dtype).eps
     candidate = [(one * (1 + eps * torch.randn(4, 96, generator=generator))).to(dtype) for one in exact]
     allowed = numerics.EVERY_CALL * numerics.PAIR_RATIO
-    assert (
-        numerics.furthest(candidate, baseline, noise) < allowed / 4
-        and numerics.furthest(baseline, baseline, noise) == 0
-    )
+    assert numerics.distances(candidate, baseline, floor).max() < allowed / 4
+    assert numerics.distances(baseline, baseline, floor).max() == 0
     stale = exact[7] * torch.empty(4, 96).uniform_(0.5, 1.5, generator=generator)
-    assert numerics.furthest([*candidate[:7], stale.to(dtype), *candidate[8:]], baseline, noise) > 2 * allowed
-    unwritten = torch.full((4, 96), torch.nan, dtype=dtype)
-    assert numerics.furthest([*candidate[:7], unwritten, *candidate[8:]], baseline, noise) == torch.inf
+    found = numerics.distances([*candidate[:7], stale.to(dtype), *candidate[8:]], baseline, floor)
+    assert found.argmax() == 7 and found.max() > 2 * allowed
+    for value in (torch.nan, torch.inf):
+        unfit = torch.full((4, 96), value, dtype=dtype)
+        assert numerics.distances([*candidate[:7], unfit, *candidate[8:]], baseline, floor)[7] == torch.inf
     zeros = [torch.zeros(4, 96, dtype=dtype)]
-    assert numerics.furthest(zeros, zeros, noise) == 0
-    assert numerics.furthest([zeros[0] + 1], zeros, noise) == torch.inf
+    assert numerics.distances(zeros, zeros, floor) == 0
+    assert numerics.distances([zeros[0] + 1], zeros, floor) == torch.inf

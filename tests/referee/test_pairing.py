@@ -64,11 +64,11 @@ def test_every_window_of_a_turn_finds_inputs_of_its_own(
             seen.append(slab.bytes.clone())
     pairing.judge()
     settled, single, burst, *theirs = seen
-    assert torch.equal(single, theirs[1]) and torch.equal(burst, theirs[2])
-    for one, two in combinations([settled, theirs[0], single, burst], 2):
+    assert all(map(torch.equal, (settled, single, burst), theirs))
+    for one, two in combinations([settled, single, burst], 2):
         assert torch.equal(one, two) is not program.renewable
     if program.renewable:  # before the burst nothing of any of its calls is there
         for call in program.message()["calls"]:
             ref = TensorRef.from_json(call["args"][0]["t"])
-            for before in (settled, theirs[0], single, theirs[1]):
+            for before in (settled, single):
                 assert not torch.equal(view(before, ref), view(burst, ref))
