@@ -1,5 +1,6 @@
 """The player: builds the model with the candidate swapped in, and runs what the referee tells it to.
 
+    warm      what takes time before there is a candidate
     load      import the operators through the overlay, build the model with its parameters on meta
     bind      map the arena, bind the weights
     prepare   a program: calls of submodules (or of the whole model), warmed up, captured in graphs where asked
@@ -38,6 +39,7 @@ def serve(channel: Channel, bell: Doorbell, *, threads: int) -> None:
     gc.disable()  # a collection takes as long as a thousand kernels: `drop` collects, between programs
     player = Player(bell, channel.pending)
     commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "warm": player.warm,
         "load": player.load,
         "bind": player.bind,
         "prepare": player.prepare,
@@ -90,6 +92,13 @@ class Player:
         self.programs: dict[str, Program] = {}
         # By address: the caching allocator keeps its segments, and asking the driver costs as much as a small kernel.
         self._located: dict[int, tuple[str, int]] = {}
+
+    def warm(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        from transformers import AutoConfig
+
+        torch.zeros(1, device=message["device"])  # makes the device's context
+        AutoConfig.for_model(message["model_type"])
+        return {"warm": True}
 
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self.device = torch.device(message["device"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,8 +29,9 @@ from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 _MAX_SEGMENTS = 4096
-# Of a pass that is not captured: on a GPU's host each process has a core.
-_AWAKE_S = {"cpu": 0.0, "cuda": 0.2}
+# Who waits awake takes a core: where referee and players share them, a sleeper is served first.
+WAITS_AWAKE = len(os.sched_getaffinity(0)) >= 4
+_AWAKE_S = 0.2
 
 
 @dataclass(slots=True)
@@ -79,6 +81,8 @@ class Contender:
             CandidateFault: whatever the candidate does wrong on the way; interface_mismatch for other parameters.
         """
         model = self._subject.model
+        if candidate is not None:
+            self.player.watch()
         answer = self.player.ask(
             {
                 "op": "load",
@@ -98,6 +102,15 @@ class Contender:
         entry, fds = self._weights.message()
         refs = {name: ref.to_json() for name, ref in self._subject.refs.items()}
         self.player.ask({"op": "bind", "slabs": [entry], "weights": refs}, fds, timeout=self._deadlines.build_s)
+
+    def begin_warming(self) -> Callable[[], Any]:
+        """Has the player do what takes time before there is a candidate, and gives what waits for it.
+
+        What it then raises is nobody's fault.
+        """
+        message = {"op": "warm", "device": self._subject.device.type}
+        message["model_type"] = self._subject.model.config.model_type
+        return self.player.begin(message, timeout=self._deadlines.build_s)
 
     def share(self, region: Region) -> Slab:
         """This player's own copy of a region."""
@@ -191,13 +204,14 @@ class Contender:
     @contextmanager
     def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Any]]:
         """Gives what has the player run, and says where the outputs are, unless that is known beforehand."""
-        device, timeout = self._subject.device.type, self._deadlines.run_s
+        timeout = self._deadlines.run_s
         message = {"op": "run", "name": program.name, "n": n}
-        if n in self._ready[program.name].taking:
+        if WAITS_AWAKE and n in self._ready[program.name].taking:
             with self.player.armed(message, timeout=timeout) as ring:
                 yield ring
         else:
-            yield lambda: self.player.ask(message, timeout=timeout, awake_s=_AWAKE_S[device]).get("places")
+            awake_s = _AWAKE_S if WAITS_AWAKE else 0.0
+            yield lambda: self.player.ask(message, timeout=timeout, awake_s=awake_s).get("places")
 
     def _aim(self, program: Program) -> Aim | None:
         if not isinstance(program, Pass):

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,8 +143,6 @@ class Player:
         if groups is not None and not trusted:
             self._group = cgroup.Group.create(groups, memory_bytes=limits.group_bytes, tasks=limits.threads)
             self._group.admit(_pid_of(pidfd))
-        if not trusted:  # beside the clock it costs time
-            self._watchdog.start()
 
     def ask(
         self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake_s: float = 0.0
@@ -160,11 +159,18 @@ class Player:
             CandidateFault: what the player pleaded, or what its silence or death means.
             PlayerLost: the same of a trusted player.
         """
-        with self._attributed(message["op"], timeout):
-            self._channel.send(message, fds, timeout=timeout)
+        hear = self.begin(message, fds, timeout=timeout)
         if awake_s:
             awake_until(self._channel.pending, awake_s)
-        return self._answer(message["op"], timeout)
+        return hear()
+
+    def begin(
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float
+    ) -> Callable[[], dict[str, Any]]:
+        """Sends a command, and gives what waits for its answer; arguments and faults as of `ask`."""
+        with self._attributed(message["op"], timeout):
+            self._channel.send(message, fds, timeout=timeout)
+        return partial(self._answer, message["op"], timeout)
 
     @contextlib.contextmanager
     def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], None]]:
@@ -190,8 +196,7 @@ class Player:
             self._bell.go(window)
             wait_for(self._bell.done, _AWAKE_S)
 
-        with self._attributed(command, timeout):
-            self._channel.send({**message, "window": window}, timeout=timeout)
+        self.begin({**message, "window": window}, timeout=timeout)
         wait_for(self._bell.armed, timeout)
         yield ring
         if not heard:
@@ -226,6 +231,10 @@ class Player:
                 raise self._fault(Verdict.PROTOCOL_TAMPER, "an unknown fault")
             raise self._fault(Verdict(plea), detail)
         return answer
+
+    def watch(self) -> None:
+        """Bounds its memory and processes from now on: beside the clock that costs time, and is for candidates."""
+        self._watchdog.start()
 
     def kill(self) -> None:
         """Kills the player and, with its pid namespace, everything it started."""

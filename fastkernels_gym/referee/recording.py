@@ -15,6 +15,7 @@ from fastkernels_gym.referee.session import Session
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
+_LARGE_CALLS = 12  # of a burst, where a handful takes as much memory as a burst of small ones may
 _MOST_CALLS = {"cpu": 16, "cuda": 512}
 _FORGOTTEN = 0.02  # of the times that recordings are asked for
 _MOST_PASSES = 128  # of the model, to record them
@@ -79,7 +80,8 @@ def burst_length(scene: Scene, call: Call, least_s: float, room_bytes: int) -> i
     """
     device = scene.subject.device.type
     enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
-    room = max(_FEWEST_CALLS, min(room_bytes, _MOST_BYTES[device]) // max(1, own_bytes(scene, call)))
+    each = max(1, own_bytes(scene, call))
+    room = max(_FEWEST_CALLS, min(room_bytes // each, max(_LARGE_CALLS, _MOST_BYTES[device] // each)))
     return min(enough, room, _MOST_CALLS[device])
 
 

@@ -308,8 +308,10 @@ class Trial:
 
     def _measure(self, measured: Sequence[Measured], seconds: float, half_width: float) -> list[CallTime]:
         """Times the cases of an operator, or the phases of the model, together."""
+        duels = [self._duel(one) for one in measured]
+        self.session.await_spare()
         with undisturbed():
-            return measure([self._duel(one) for one in measured], seconds, half_width)
+            return measure(duels, seconds, half_width)
 
     def _drop(self, measured: Sequence[Measured], kept: Sequence[Measured]) -> None:
         """Gives the memory of what was timed back; the baseline keeps what the aftermath asks about."""

@@ -25,6 +25,7 @@ from fastkernels_gym.player.doorbell import Doorbell
 from fastkernels_gym.player.memory import HostSlab
 from fastkernels_gym.player.protocol import Channel
 from fastkernels_gym.player.sandbox import Limits
+from fastkernels_gym.referee import contender
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.players import Player
 from fastkernels_gym.referee.program import Program
@@ -163,7 +164,9 @@ class Table:
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
     made = Table()
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contender, "WAITS_AWAKE", True)  # as where cores are many
+        yield made
     made.close()
 
 

@@ -12,6 +12,7 @@ import torch
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.player.memory import view
 from fastkernels_gym.player.protocol import TensorRef
+from fastkernels_gym.referee import contender
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.players import Zygote
@@ -28,6 +29,12 @@ def zygote() -> Iterator[Zygote]:
     found = Zygote("cpu")
     yield found
     found.close()
+
+
+@pytest.fixture(params=[False, True], ids=["asleep", "awake"], autouse=True)
+def awake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By messages, as where cores are few, and by the doorbell."""
+    monkeypatch.setattr(contender, "WAITS_AWAKE", request.param)
 
 
 @pytest.fixture(params=["L1/silu_and_mul@tiny-llama", "L1/embedding@tiny-llama", "L2/mixtral_moe@tiny-mixtral"])

@@ -1,0 +1,49 @@
+"""The next candidate's player warms up while this one's is judged, and is never missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from fastkernels_gym.catalog import load_task
+from fastkernels_gym.referee import session as sessions
+from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.session import Session
+from fastkernels_gym.request import Deadlines
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    monkeypatch.setitem(sessions.SPARES, "cpu", True)
+    with torch.no_grad():
+        zygote = Zygote("cpu")
+        found = Session(load_task("L1/rms_norm@tiny-llama"), torch.device("cpu"), zygote, 1, Deadlines())
+        yield found
+        found.close()
+        zygote.close()
+
+
+def test_every_candidate_has_a_player_of_its_own_that_builds_the_model(session: Session) -> None:
+    players: list[Contender] = []
+    for _ in range(3):
+        players.append(session.new_candidate())
+        players[-1].load(None, None, ())
+        session.await_spare()
+    assert len({id(one.player) for one in players}) == 3
+    for one in players:
+        one.close()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_spare_that_dies_is_nobodys_fault(session: Session, waits: bool) -> None:
+    session.new_candidate().close()
+    assert session._spare is not None
+    session._spare.player.kill()
+    if waits:
+        session.await_spare()
+    found = session.new_candidate()
+    found.load(None, None, ())
+    found.close()
