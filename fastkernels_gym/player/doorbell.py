@@ -7,10 +7,12 @@ who rings too early leaves outputs that are not there yet.
 
 from __future__ import annotations
 
+import mmap
+import os
 import time
 from collections.abc import Callable
 
-from fastkernels_gym.player.memory import HostSlab
+from fastkernels_gym.player.memory import memfd, seal
 from fastkernels_gym.player.protocol import PeerClosed
 
 _SIZE = 4096
@@ -22,27 +24,21 @@ class Doorbell:
     """One end; windows are numbered, so that no byte needs to be reset.
 
     Args:
-        slab: shared with the other end.
+        fd: of the memory, which the other end has too.
     """
 
-    def __init__(self, slab: HostSlab) -> None:
-        self._slab, self._bytes = slab, slab.map
+    def __init__(self, fd: int) -> None:
+        self.fd, self._bytes = fd, mmap.mmap(fd, _SIZE)
 
     @classmethod
     def create(cls) -> Doorbell:
-        return cls(HostSlab.create(_SIZE, read_only=False))
-
-    @classmethod
-    def open(cls, fd: int) -> Doorbell:
-        """The other end, by the descriptor of the first."""
-        return cls(HostSlab(fd, _SIZE, writable=True))
-
-    @property
-    def fd(self) -> int:
-        return self._slab.fd
+        fd = memfd(_SIZE)
+        seal(fd, read_only=False)
+        return cls(fd)
 
     def close(self) -> None:
-        self._slab.close()
+        self._bytes.close()
+        os.close(self.fd)
 
     # The referee's
 

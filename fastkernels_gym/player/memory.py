@@ -57,24 +57,35 @@ class HostSlab:
 
     def __init__(self, fd: int, nbytes: int, *, writable: bool) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, protection)
+        self._map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, protection)
         self.fd = fd
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # read-only weights are the point
-            self.bytes = torch.frombuffer(self.map, dtype=torch.uint8)
+            self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
 
     @classmethod
     def create(cls, nbytes: int, *, read_only: bool) -> HostSlab:
         """Allocates a slab; of a read-only one no other process can make a writable mapping."""
-        fd = os.memfd_create("arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, nbytes)
+        fd = memfd(nbytes)
         slab = cls(fd, nbytes, writable=True)
-        seals = _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_SEAL
-        fcntl.fcntl(fd, _F_ADD_SEALS, seals | (_F_SEAL_FUTURE_WRITE if read_only else 0))
+        seal(fd, read_only=read_only)
         return slab
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def memfd(nbytes: int) -> int:
+    """A descriptor of anonymous memory, zero at first, that can be sealed."""
+    fd = os.memfd_create("arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, nbytes)
+    return fd
+
+
+def seal(fd: int, *, read_only: bool) -> None:
+    """Nobody can resize it from now on, nor map it writable where it is to be read only."""
+    seals = _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_SEAL
+    fcntl.fcntl(fd, _F_ADD_SEALS, seals | (_F_SEAL_FUTURE_WRITE if read_only else 0))
 
 
 class DeviceSlab:

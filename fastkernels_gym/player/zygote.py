@@ -57,7 +57,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             control.close()
-            _become_player(socket.socket(fileno=fds[0]), Doorbell.open(fds[1]), message, kept if nested else None)
+            _become_player(socket.socket(fileno=fds[0]), Doorbell(fds[1]), message, kept if nested else None)
         for fd in fds:
             os.close(fd)
         if nested:

@@ -23,8 +23,9 @@ from fastkernels_gym.referee.links import Aim, Glimpse, Pass
 from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.players import Player
 from fastkernels_gym.referee.program import Program
-from fastkernels_gym.referee.scene import Scene, flat
+from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
+from fastkernels_gym.referee.taking import Takes, as_one
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
@@ -32,6 +33,7 @@ _MAX_SEGMENTS = 4096
 # Who waits awake takes a core: where referee and players share them, a sleeper is served first.
 WAITS_AWAKE = len(os.sched_getaffinity(0)) >= 4
 _AWAKE_S = 0.2
+_REVEALS = 8  # that are timed
 
 
 @dataclass(slots=True)
@@ -40,20 +42,13 @@ class _Ready:
 
     Args:
         reveals: show the player mirror or decoy, by their address.
-        takes: where the outputs of its calls are taken to.
-        wanted: those of them that have elements, one after the other.
-        taking: takes those of a burst, by its length, where it is known beforehand where they will lie.
+        takes: its outputs, as the last window left them.
         glimpses: of the last window.
     """
 
     reveals: dict[int, Callable[[], None]]
-    takes: list[list[torch.Tensor | None]]
-    taking: dict[int, Callable[[], None]] = field(default_factory=dict)
+    takes: Takes
     glimpses: list[Glimpse] = field(default_factory=list)
-    wanted: list[torch.Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.wanted = [out for outputs in self.takes for out in outputs if out is not None and out.numel()]
 
 
 class Contender:
@@ -130,19 +125,17 @@ class Contender:
         self.set_pages(program)
         slab, device = self.share(program.region), self._subject.device
         reveals = {
-            private.data_ptr(): _as_one(partial(self._reveal, slab, private), device)
+            private.data_ptr(): as_one(partial(self._reveal, slab, private), device)
             for private in (program.region.decoy, program.region.mirror)
         }
         reveals[program.region.mirror.data_ptr()]()
         _synchronize(device)
         answer = self.player.ask(program.message(), timeout=self._deadlines.build_s)
         program.check_layout(answer.get("outputs"))
-        takes = [[None if t is None else _empty_like(t) for t in program.layout] for _ in program.calls]
-        ready = self._ready[program.name] = _Ready(reveals, takes)
-        ready.taking = {
-            n: _as_one(partial(self._copy, *_flattened(ready.wanted, sources)), device)
-            for n, sources in self._known_sources(program, answer.get("places")).items()
-        }
+        takes = Takes(program.layout, program.samples, len(program.calls), self._cool)
+        self._ready[program.name] = _Ready(reveals, takes)
+        for n, sources in self._known_sources(program, answer.get("places")).items():
+            takes.know(n, sources, device)
 
     def set_pages(self, program: Program) -> None:
         """The pages in the program's order, the states between layers NaN.
@@ -162,13 +155,27 @@ class Contender:
         if program.writes_kv:
             order.blank(slab, self._layers(program), max(call.shift for call in program.calls))
 
-    def run(self, program: Program, n: int, *, decoy: bool = False) -> float:
+    def reveal_seconds(self, program: Program) -> float:
+        """How long revealing a program's inputs takes by itself, at the most of some times."""
+        reveal, found = self._ready[program.name].reveals[program.region.mirror.data_ptr()], []
+        for _ in range(_REVEALS):
+            begin = time.perf_counter()
+            reveal()
+            _synchronize(self._subject.device)
+            found.append(time.perf_counter() - begin)
+        return max(found)
+
+    def run(
+        self, program: Program, n: int, *, decoy: bool = False, sampled: bool = False, reveal_s: float = 0.0
+    ) -> float:
         """One window: reveals the inputs, has the first n calls run, takes every output back.
 
         Args:
             program: prepared.
             n: one of its lengths.
             decoy: reveals the decoy in place of the inputs.
+            sampled: takes of large outputs the program's sample only.
+            reveal_s: what revealing the inputs counts at the least.
 
         Returns:
             Seconds from before the reveal to after the last output was taken.
@@ -184,14 +191,15 @@ class Contender:
             begin = time.perf_counter()
             reveal()
             _synchronize(device)
+            ready_at = time.perf_counter()
             places = go()
             with _tampering():
-                self._take(program, places, n)
+                ready.takes.take(n, partial(self._sources, program, places), sampled=sampled)
             if aim is not None:
                 aim.take()
                 ready.glimpses = aim.glimpses
             _synchronize(device)
-            return time.perf_counter() - begin
+            return max(ready_at - begin, reveal_s) + time.perf_counter() - ready_at
 
     def rouse(self, program: Program) -> None:
         """Has the first call run in no window and takes nothing; who touches pages is shown the decoy."""
@@ -206,7 +214,7 @@ class Contender:
         """Gives what has the player run, and says where the outputs are, unless that is known beforehand."""
         timeout = self._deadlines.run_s
         message = {"op": "run", "name": program.name, "n": n}
-        if WAITS_AWAKE and n in self._ready[program.name].taking:
+        if WAITS_AWAKE and self._ready[program.name].takes.knows(n):
             with self.player.armed(message, timeout=timeout) as ring:
                 yield ring
         else:
@@ -217,11 +225,11 @@ class Contender:
         if not isinstance(program, Pass):
             return None
         states, pages = self._slabs[program.states.name], self._slabs[program.scene.kv.name]
-        return program.aim(states, pages, tuple(self._ready[program.name].takes[0]))
+        return program.aim(states, pages, tuple(self._ready[program.name].takes.shown[0]))
 
     def outputs(self, program: Program, index: int) -> Outputs:
         """What the last window took of a call: its outputs, then the KV rows that it wrote."""
-        call, taken = program.calls[index], self._ready[program.name].takes[index]
+        call, taken = program.calls[index], self._ready[program.name].takes.shown[index]
         if program.kv_layer(call) is None:
             return tuple(taken)
         slab = self.share(program.scene.kv)
@@ -230,7 +238,7 @@ class Contender:
 
     def every_output(self, program: Program) -> list[list[torch.Tensor]]:
         """What the last window took, by output and call: as `outputs`, but all that is there and has elements."""
-        takes = self._ready[program.name].takes
+        takes = self._ready[program.name].takes.shown
         found = [[out for out in outputs if out is not None and out.numel()] for outputs in zip(*takes, strict=True)]
         if not program.calls_of_layers:
             return found
@@ -302,19 +310,6 @@ class Contender:
         slab.reveal(private)
         self._cool()
 
-    def _take(self, program: Program, places: Any, n: int) -> None:
-        """Copies every output of every call, whatever n is: a fixed cost, which the slope over n leaves out."""
-        ready = self._ready[program.name]
-        if n in ready.taking:
-            ready.taking[n]()
-        else:
-            self._copy(ready.wanted, self._sources(program, places))
-
-    def _copy(self, takes: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-        self._cool()
-        if takes:
-            torch._foreach_copy_(takes, sources)
-
     def _known_sources(self, program: Program, places: Any) -> dict[int, list[torch.Tensor]]:
         """The tensors that hold a burst's outputs, by its length: those of the player's graph, on a CPU their slots."""
         with _tampering():
@@ -374,41 +369,6 @@ class Contender:
             if expected.get(name) != actual.get(name):
                 found, wanted = actual.get(name, "missing"), expected.get(name, "none of that name")
                 raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
-
-
-def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
-    """An empty tensor of the same strides, gaps included."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-
-
-def _flattened(
-    takes: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Both as plain memory where they are laid out alike: hundreds of strided copies would be a kernel each."""
-    pairs = [
-        (flat(take), flat(source)) if take.stride() == source.stride() else (take, source)
-        for take, source in zip(takes, sources, strict=True)
-    ]
-    return [take for take, _ in pairs], [source for _, source in pairs]
-
-
-def _as_one(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """On a GPU the same work as one CUDA graph: hundreds of launches would be the referee's own time in a window."""
-    if device.type == "cpu":
-        return work
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    graph = torch.cuda.CUDAGraph()
-    # By hand: torch.cuda.graph would collect garbage and empty the allocator's cache.
-    with torch.cuda.stream(side):
-        work()
-        side.synchronize()
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            work()
-        finally:
-            graph.capture_end()
-    return graph.replay
 
 
 @contextmanager

@@ -41,6 +41,10 @@ class Pairing:
         self._rng, self._num_layers = session.rng, session.num_layers
         self._noise = noise_floor(expected.values())
         self._gpu = gpu(program.region.device)
+        # The copies' jitter is half of a window's. Counting them at their slowest takes it away and gives nothing away:
+        # while they run, players wait for the device, and whoever had it would be seen to hold them up.
+        on_gpu = program.region.device.type == "cuda"
+        self._reveal_s = max(player.reveal_seconds(program) for player in self._players) if on_gpu else 0.0
         self._single_inputs: list[torch.Tensor] = []
         self._singles: dict[int, Outputs] = {}
         self._long = False
@@ -69,9 +73,9 @@ class Pairing:
         program, who = self._program, self._players[player]
         if n == len(program.calls):
             self._long = True
-            return who.run(program, n)
+            return who.run(program, n, sampled=program.renewable, reveal_s=self._reveal_s)
         program.put_first(self._single_inputs)
-        seconds = who.run(program, n, decoy=True)
+        seconds = who.run(program, n, decoy=True, sampled=program.renewable, reveal_s=self._reveal_s)
         self._singles[player] = copied(who.outputs(program, 0))
         return seconds
 

@@ -35,6 +35,7 @@ from fastkernels_gym.referee.scene import (
     flat,
     metadata_tensors,
 )
+from fastkernels_gym.referee.taking import Sample
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
@@ -56,6 +57,7 @@ class Program:
         metadata: of the referee's own runs.
         order: in which players hold the scene's pages.
         slots: (tokens,) int64; where players are to write keys and values.
+        samples: of its outputs, where they are large; other pieces with every refresh.
         trace: where a player leaves the states between layers, if anywhere: hidden states, then residuals.
     """
 
@@ -89,6 +91,8 @@ class Program:
         self.calls = list(calls)
         self.rows = self._recorded_rows()
         self.layout = run_baseline(scene, calls[0])
+        # Of the full model, whose outputs are small, all is wanted.
+        self.samples = [Sample.of(out) if calls[0].path else None for out in self.layout]
         layouts = [
             None if t is None else (t.shape, torch.empty(t.shape, device="meta").stride(), t.dtype) for t in self.layout
         ]
@@ -140,7 +144,11 @@ class Program:
 
         The last ones become the decoy.
         """
+        torch.seed()  # or a CPU's generator could be told from the draws that players have seen
         self.region.swap()
+        for sample in self.samples:
+            if sample is not None:
+                sample.draw()
         if self._originals:
             _draw(self._floats_in(self.region.mirror), self._originals)
             return

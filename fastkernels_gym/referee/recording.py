@@ -15,13 +15,13 @@ from fastkernels_gym.referee.session import Session
 _BURST_S = 2e-3  # what a long burst should last, so that a window's own jitter is small beside it
 _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
-_LARGE_CALLS = 12  # of a burst, where a handful takes as much memory as a burst of small ones may
+_LARGE_CALLS = 10  # of a burst, where a handful takes as much memory as a burst of small ones may
 _MOST_CALLS = {"cpu": 16, "cuda": 512}
 _FORGOTTEN = 0.02  # of the times that recordings are asked for
 _MOST_PASSES = 128  # of the model, to record them
 # Inputs and outputs of a program's calls: far over any cache. Where small kernels' lie further apart than this, equal
-# players differ by it.
-_MOST_BYTES = {"cpu": 1 << 29, "cuda": 1 << 29}
+# players differ by it; large ones take as long to copy as to compute, and a burst is to outlast the copies' jitter.
+_MOST_BYTES, _MOST_BYTES_OF_LARGE, _LARGE = 1 << 29, 1 << 31, 8 << 20
 
 
 def record(session: Session, case: Case, scene: Scene, most: int) -> list[Call]:
@@ -81,7 +81,8 @@ def burst_length(scene: Scene, call: Call, least_s: float, room_bytes: int) -> i
     device = scene.subject.device.type
     enough = max(_FEWEST_CALLS, math.ceil(_BURST_S / max(least_s, _LEAST_CALL_S)))
     each = max(1, own_bytes(scene, call))
-    room = max(_FEWEST_CALLS, min(room_bytes // each, max(_LARGE_CALLS, _MOST_BYTES[device] // each)))
+    most = _MOST_BYTES if each < _LARGE else max(_MOST_BYTES_OF_LARGE, _LARGE_CALLS * each)
+    room = max(_FEWEST_CALLS, min(room_bytes, most) // each)
     return min(enough, room, _MOST_CALLS[device])
 
 

@@ -133,6 +133,7 @@ class Scene:
 
     def draw_tokens(self, out: torch.Tensor) -> None:
         """Fresh token ids, uniform over the vocabulary."""
+        self._generator.seed()  # what players have seen of it tells nothing
         torch.randint(self.subject.model.config.vocab_size, out.shape, generator=self._generator, out=out)
 
     def shuffled(self, length: int) -> torch.Tensor:

@@ -38,12 +38,14 @@ class Precision:
     """How closely is measured, as relative half-widths of a 95 % CI.
 
     Args:
-        stop: of the statistical part, at which measuring ends.
+        stop: of the statistical part, at which measuring an operator ends.
+        stop_whole: at which measuring the full model ends.
         stable: of the whole, the spread between players included, up to which the result counts in full.
         calibration: that spread.
     """
 
     stop: float
+    stop_whole: float
     stable: float
     calibration: Calibration
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import mmap
 import os
 import random
 import socket
@@ -22,7 +23,6 @@ from hypothesis import strategies as st
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.player.doorbell import Doorbell
-from fastkernels_gym.player.memory import HostSlab
 from fastkernels_gym.player.protocol import Channel
 from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee import contender
@@ -60,7 +60,7 @@ class Hostile:
         self._process = subprocess.Popen(["sleep", "600"])
         ours, self._theirs = socket.socketpair()
         bell, pidfd = Doorbell.create(), os.pidfd_open(self._process.pid)
-        self._bell = HostSlab(os.dup(bell.fd), 4096, writable=True)
+        self._bell = mmap.mmap(bell.fd, 4096)
         self.player = Player(Channel(ours), bell, pidfd, Limits(), trusted=False)
 
     def will_answer(self, *frames: bytes) -> None:
@@ -74,7 +74,7 @@ class Hostile:
 
     def ring(self, rung: bytes) -> None:
         """Writes the doorbell's bytes: go, armed, done."""
-        self._bell.map[: len(rung)] = rung
+        self._bell[: len(rung)] = rung
 
     def hang_up(self) -> None:
         """Says nothing more."""

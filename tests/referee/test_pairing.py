@@ -9,10 +9,13 @@ from itertools import combinations
 import pytest
 import torch
 
+from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.catalog.operators import find_operator
+from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.player.memory import view
 from fastkernels_gym.player.protocol import TensorRef
-from fastkernels_gym.referee import contender
+from fastkernels_gym.referee import contender, taking
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.players import Zygote
@@ -20,6 +23,7 @@ from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.recording import record
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.request import Deadlines
+from fastkernels_gym.results import Verdict
 
 CALLS = 16
 
@@ -79,3 +83,97 @@ def test_every_window_of_a_turn_finds_inputs_of_its_own(
             ref = TensorRef.from_json(call["args"][0]["t"])
             for before in (settled, single):
                 assert not torch.equal(view(before, ref), view(burst, ref))
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs of every size are large."""
+    monkeypatch.setattr(taking, "SAMPLED_BYTES", 0)
+    monkeypatch.setattr(taking, "_PIECE", 32)
+
+
+@pytest.mark.usefixtures("sampled")
+def test_of_large_outputs_both_players_leave_the_same_pieces(
+    pair: tuple[Program, Session, Contender, Pairing],
+) -> None:
+    program, session, other, pairing = pair
+    shown: list[list[torch.Tensor]] = []
+    for _ in range(2):
+        pairing.renew()
+        for column in range(2):
+            pairing.window(column, CALLS)
+        pairing.judge()
+        ours, theirs = (one.every_output(program)[0] for one in (session.baseline, other))
+        for call, (mine, its) in enumerate(zip(ours, theirs, strict=True)):
+            assert torch.equal(mine, its)
+            if program.renewable:
+                (sample,) = program.samples
+                assert sample is not None and mine.shape == (len(sample.chosen), 32)
+                whole = session.baseline.share(program.region).tensor(program.out[call][0])  # type: ignore[arg-type]
+                assert torch.equal(mine, whole.view(-1, 32)[sample.chosen])
+        shown.append([one.clone() for one in ours])
+    assert not program.renewable or not torch.equal(shown[0][0], shown[1][0])
+    if program.renewable:  # what was not computed is missing in them
+        other.every_output(program)[0][3].zero_()
+        pairing.window(0, CALLS)
+        with pytest.raises(CandidateFault, match="a timed call"):
+            pairing.judge()
+
+
+EARLY = """
+from time import sleep
+
+from fastkernels_gym.player.doorbell import Doorbell
+
+
+def early(self, window, work, hung_up):
+    self._bytes[1] = window
+    while self._bytes[0] != window:
+        pass
+    self._bytes[2] = window
+    sleep(0.02)
+    work()
+
+
+Doorbell.answer = early
+"""
+KERNEL = """
+from torch import nn
+from torch.nn.functional import silu
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        return silu(gate) * up
+"""
+UNFINISHED = KERNEL.replace(
+    "return silu(gate) * up", "out = silu(gate) * up; out[-1, -out.shape[-1] // 4 :] = 0; return out"
+)
+
+
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.parametrize("pair", ["L1/silu_and_mul@tiny-llama"], indirect=True)
+@pytest.mark.parametrize("source", [EARLY + KERNEL, UNFINISHED], ids=["early", "unfinished"])
+def test_what_is_not_there_when_the_clock_stops_is_wrong(
+    pair: tuple[Program, Session, Contender, Pairing], source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contender, "WAITS_AWAKE", True)
+    program, session, _, honest = pair
+    hostile = session.new_candidate()
+    try:
+        hostile.load(Candidate.parse(source), find_operator("L1/silu_and_mul"), ["SiluAndMul"])
+        hostile.prepare(program)
+        pairing = Pairing(session, hostile, program, honest._expected)
+        with pytest.raises(CandidateFault) as caught:
+            for _ in range(20):  # a quarter of a row in four: now and then no piece of it is in the sample
+                pairing.renew()
+                for column in range(2):
+                    pairing.window(column, CALLS)
+                pairing.judge()
+        assert caught.value.verdict is Verdict.WRONG_VALUE
+    finally:
+        hostile.close()

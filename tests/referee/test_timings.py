@@ -43,7 +43,7 @@ def test_an_interval_without_spread_is_left_as_it_is() -> None:
 
 
 def test_no_device_is_unstable_by_its_players_alone() -> None:
-    precision = Precision(0.005, 0.02, Calibration.default("cuda"))
+    precision = Precision(0.005, 0.003, 0.02, Calibration.default("cuda"))
     for spread in (0.0, 0.004, 0.02, 0.1):
         estimate = Estimate(1.0, (0.997, 1.003))
         assert precision.suffices(Estimate(1.0, widened(estimate, spread)), spread)
