@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -156,14 +156,14 @@ class Contender:
             order.blank(slab, self._layers(program), max(call.shift for call in program.calls))
 
     def reveal_seconds(self, program: Program) -> float:
-        """How long revealing a program's inputs takes by itself, at the most of some times."""
+        """How long revealing a program's inputs takes by itself, at its fastest."""
         reveal, found = self._ready[program.name].reveals[program.region.mirror.data_ptr()], []
         for _ in range(_REVEALS):
             begin = time.perf_counter()
             reveal()
             _synchronize(self._subject.device)
             found.append(time.perf_counter() - begin)
-        return max(found)
+        return min(found)
 
     def run(
         self, program: Program, n: int, *, decoy: bool = False, sampled: bool = False, reveal_s: float = 0.0
@@ -187,12 +187,14 @@ class Contender:
         reveal = ready.reveals[(program.region.decoy if decoy else program.region.mirror).data_ptr()]
         aim = self._aim(program)
         with self._about_to_run(program, n) as go:
-            _synchronize(device)
-            begin = time.perf_counter()
-            reveal()
-            _synchronize(device)
-            ready_at = time.perf_counter()
-            places = go()
+            with self._kept_from_working():
+                _synchronize(device)
+                begin = time.perf_counter()
+                reveal()
+                _synchronize(device)
+                ready_at = time.perf_counter()
+                wait = go()
+            places = wait()
             with _tampering():
                 ready.takes.take(n, partial(self._sources, program, places), sampled=sampled)
             if aim is not None:
@@ -207,19 +209,23 @@ class Contender:
             self._ready[program.name].reveals[program.region.decoy.data_ptr()]()
             _synchronize(self._subject.device)
         with self._about_to_run(program, 1) as go:
-            go()
+            go()()
+
+    def _kept_from_working(self) -> AbstractContextManager[None]:
+        """While inputs are revealed: on a CPU the player is stopped; a GPU is the referee's for the time."""
+        return self.player.frozen() if self._subject.device.type == "cpu" else nullcontext()
 
     @contextmanager
-    def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Any]]:
-        """Gives what has the player run, and says where the outputs are, unless that is known beforehand."""
+    def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Callable[[], Any]]]:
+        """Gives what has the player run; that gives what waits, and says where outputs are, unless that is known."""
         timeout = self._deadlines.run_s
         message = {"op": "run", "name": program.name, "n": n}
         if WAITS_AWAKE and self._ready[program.name].takes.knows(n):
             with self.player.armed(message, timeout=timeout) as ring:
                 yield ring
         else:
-            awake_s = _AWAKE_S if WAITS_AWAKE else 0.0
-            yield lambda: self.player.ask(message, timeout=timeout, awake_s=awake_s).get("places")
+            begin = partial(self.player.begin, message, timeout=timeout, awake_s=_AWAKE_S if WAITS_AWAKE else 0.0)
+            yield lambda: partial(_places, begin())
 
     def _aim(self, program: Program) -> Aim | None:
         if not isinstance(program, Pass):
@@ -369,6 +375,10 @@ class Contender:
             if expected.get(name) != actual.get(name):
                 found, wanted = actual.get(name, "missing"), expected.get(name, "none of that name")
                 raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
+
+
+def _places(hear: Callable[[], dict[str, Any]]) -> Any:
+    return hear().get("places")
 
 
 @contextmanager

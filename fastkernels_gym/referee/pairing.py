@@ -22,6 +22,10 @@ from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 
+# Revealing gigabytes has half of a window's jitter, and counts no less than this times its fastest. That gives nothing
+# away: whoever works meanwhile takes the device for it, and two switches of contexts are ten times as long.
+_REVEAL_SLACK = 1.015
+
 
 class Pairing:
     """What a duel is made of; players by their column, the baseline's first.
@@ -41,10 +45,10 @@ class Pairing:
         self._rng, self._num_layers = session.rng, session.num_layers
         self._noise = noise_floor(expected.values())
         self._gpu = gpu(program.region.device)
-        # The copies' jitter is half of a window's. Counting them at their slowest takes it away and gives nothing away:
-        # while they run, players wait for the device, and whoever had it would be seen to hold them up.
-        on_gpu = program.region.device.type == "cuda"
-        self._reveal_s = max(player.reveal_seconds(program) for player in self._players) if on_gpu else 0.0
+        self._reveal_s = 0.0
+        if program.region.device.type == "cuda":
+            with self.quiet(0):
+                self._reveal_s = _REVEAL_SLACK * session.baseline.reveal_seconds(program)
         self._single_inputs: list[torch.Tensor] = []
         self._singles: dict[int, Outputs] = {}
         self._long = False

@@ -144,37 +144,44 @@ class Player:
             self._group = cgroup.Group.create(groups, memory_bytes=limits.group_bytes, tasks=limits.threads)
             self._group.admit(_pid_of(pidfd))
 
-    def ask(
-        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake_s: float = 0.0
-    ) -> dict[str, Any]:
+    def ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float) -> dict[str, Any]:
         """Sends a command and waits for its answer.
 
         Args:
             message: the command.
             fds: descriptors that go with it.
-            timeout: seconds for the whole exchange.
-            awake_s: seconds of the wait that are not slept through.
+            timeout: seconds for sending it, and again for the answer.
 
         Raises:
             CandidateFault: what the player pleaded, or what its silence or death means.
             PlayerLost: the same of a trusted player.
         """
-        hear = self.begin(message, fds, timeout=timeout)
-        if awake_s:
-            awake_until(self._channel.pending, awake_s)
-        return hear()
+        return self.begin(message, fds, timeout=timeout)()
 
     def begin(
-        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake_s: float = 0.0
     ) -> Callable[[], dict[str, Any]]:
-        """Sends a command, and gives what waits for its answer; arguments and faults as of `ask`."""
+        """Sends a command, and gives what waits for its answer; faults as of `ask`.
+
+        Args:
+            message: the command.
+            fds: descriptors that go with it.
+            timeout: seconds for sending it, and again for the answer.
+            awake_s: seconds of the wait that are not slept through.
+        """
         with self._attributed(message["op"], timeout):
             self._channel.send(message, fds, timeout=timeout)
-        return partial(self._answer, message["op"], timeout)
+
+        def hear() -> dict[str, Any]:
+            if awake_s:
+                awake_until(self._channel.pending, awake_s)
+            return self._answer(message["op"], timeout)
+
+        return hear
 
     @contextlib.contextmanager
-    def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], None]]:
-        """Sends a command that waits for the doorbell, and gives what rings it and returns when it is done.
+    def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], Callable[[], None]]]:
+        """Sends a command that waits for the doorbell, and gives what rings it; that gives what waits until it is done.
 
         The answer is waited for at the end, outside of whatever is timed within. Raises as `ask` does.
 
@@ -192,9 +199,9 @@ class Player:
                 self._answer(command, timeout)
                 heard = True
 
-        def ring() -> None:
+        def ring() -> Callable[[], None]:
             self._bell.go(window)
-            wait_for(self._bell.done, _AWAKE_S)
+            return partial(wait_for, self._bell.done, _AWAKE_S)
 
         self.begin({**message, "window": window}, timeout=timeout)
         wait_for(self._bell.armed, timeout)

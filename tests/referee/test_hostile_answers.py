@@ -219,7 +219,7 @@ def test_a_player_that_is_armed_and_never_done_runs_out_of_time(rings: bool) -> 
         hostile.ring(b"\0\1\0")
         with pytest.raises(CandidateFault) as caught, hostile.player.armed({"op": "run"}, timeout=0.3) as ring:
             if rings:
-                ring()
+                ring()()
         assert caught.value.verdict is Verdict.TIMEOUT
     finally:
         hostile.close()
@@ -231,7 +231,7 @@ def test_what_a_player_pleads_instead_of_ringing_is_its_fault() -> None:
         hostile.ring(b"\0\1\0")
         with pytest.raises(CandidateFault) as caught, hostile.player.armed({"op": "run"}, timeout=5) as ring:
             hostile.will_answer(frame({"fault": "device_fault", "detail": "illegal address"}))
-            ring()
+            ring()()
         assert caught.value.verdict is Verdict.DEVICE_FAULT
     finally:
         hostile.close()
