@@ -54,12 +54,11 @@ def main() -> None:
             referee.evaluate(EvalRequest(task.id, source, options.measure, budget_s=options.budget))
             rows += [{"task": task.id, **row(duel)} for duel in duels]
             shares = [abs(r["one"]["apart"]["median"]) / r["one"]["baseline"]["median"] for r in rows if "one" in r]
-            found = {**facts(device), "furthest": round(max(shares, default=0.0), 4), "rows": rows}
+            furthest = max(shares, default=0.0)
+            found = {**facts(device), "furthest": round(furthest, 4), "rows": rows}
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(found, indent=1) + "\n")
-            print(
-                f"{task.id}: {len(duels)} programs; two players at most {max(shares, default=0):.1%} apart", flush=True
-            )
+            print(f"{task.id}: {len(duels)} programs; two players at most {furthest:.1%} apart", flush=True)
     finally:
         referee.close()
 

@@ -184,7 +184,9 @@ class Player:
         program.outputs.clear()
         program.outputs[n] = [call() for call in program.calls[:n]]
         self._synchronize()
-        for outputs, slots in zip(program.all_outputs(n), program.slots or (), strict=program.slots is not None):
+        if program.slots is None:
+            return
+        for outputs, slots in zip(program.all_outputs(n), program.slots, strict=True):
             for output, slot in zip(outputs, slots, strict=True):
                 if output is not None and slot is not None:
                     slot.copy_(output)

@@ -21,7 +21,7 @@ from fastkernels_gym.referee.arena import Region, Slab
 from fastkernels_gym.referee.judging import Outputs
 from fastkernels_gym.referee.links import Aim, Glimpse, Pass
 from fastkernels_gym.referee.pages import PageOrder
-from fastkernels_gym.referee.players import Player
+from fastkernels_gym.referee.players import Hear, Player
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
@@ -32,7 +32,6 @@ from fastkernels_gym.results import Verdict
 _MAX_SEGMENTS = 4096
 # Who waits awake takes a core: where referee and players share them, a sleeper is served first.
 WAITS_AWAKE = len(os.sched_getaffinity(0)) >= 4
-_AWAKE_S = 0.2
 _REVEALS = 8  # that are timed
 
 
@@ -98,7 +97,7 @@ class Contender:
         refs = {name: ref.to_json() for name, ref in self._subject.refs.items()}
         self.player.ask({"op": "bind", "slabs": [entry], "weights": refs}, fds, timeout=self._deadlines.build_s)
 
-    def begin_warming(self) -> Callable[[], Any]:
+    def begin_warming(self) -> Hear:
         """Has the player do what takes time before there is a candidate, and gives what waits for it.
 
         What it then raises is nobody's fault.
@@ -194,18 +193,18 @@ class Contender:
                 _synchronize(device)
                 ready_at = time.perf_counter()
                 wait = go()
-            places = wait()
+            answer = wait()
             with _tampering():
-                ready.takes.take(n, partial(self._sources, program, places), sampled=sampled)
+                ready.takes.take(n, partial(self._sources, program, answer.get("places")), sampled=sampled)
             if aim is not None:
                 aim.take()
                 ready.glimpses = aim.glimpses
             _synchronize(device)
             return max(ready_at - begin, reveal_s) + time.perf_counter() - ready_at
 
-    def rouse(self, program: Program) -> None:
-        """Has the first call run in no window and takes nothing; who touches pages is shown the decoy."""
-        if program.touches_pages:
+    def rouse(self, program: Program, *, decoy: bool) -> None:
+        """Has the first call run in no window and takes nothing; before it reveals the decoy, or nothing new."""
+        if decoy:
             self._ready[program.name].reveals[program.region.decoy.data_ptr()]()
             _synchronize(self._subject.device)
         with self._about_to_run(program, 1) as go:
@@ -216,7 +215,7 @@ class Contender:
         return self.player.frozen() if self._subject.device.type == "cpu" else nullcontext()
 
     @contextmanager
-    def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Callable[[], Any]]]:
+    def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Hear]]:
         """Gives what has the player run; that gives what waits, and says where outputs are, unless that is known."""
         timeout = self._deadlines.run_s
         message = {"op": "run", "name": program.name, "n": n}
@@ -224,8 +223,7 @@ class Contender:
             with self.player.armed(message, timeout=timeout) as ring:
                 yield ring
         else:
-            begin = partial(self.player.begin, message, timeout=timeout, awake_s=_AWAKE_S if WAITS_AWAKE else 0.0)
-            yield lambda: partial(_places, begin())
+            yield partial(self.player.begin, message, timeout=timeout, awake=WAITS_AWAKE)
 
     def _aim(self, program: Program) -> Aim | None:
         if not isinstance(program, Pass):
@@ -375,10 +373,6 @@ class Contender:
             if expected.get(name) != actual.get(name):
                 found, wanted = actual.get(name, "missing"), expected.get(name, "none of that name")
                 raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
-
-
-def _places(hear: Callable[[], dict[str, Any]]) -> Any:
-    return hear().get("places")
 
 
 @contextmanager

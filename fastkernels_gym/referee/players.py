@@ -41,6 +41,9 @@ _PLEAS = frozenset(
     }
 )
 
+Hear = Callable[[], dict[str, Any]]
+"""Waits for a player's answer."""
+
 
 class Zygote:
     """The sandboxed process that forks players.
@@ -159,31 +162,32 @@ class Player:
         return self.begin(message, fds, timeout=timeout)()
 
     def begin(
-        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake_s: float = 0.0
-    ) -> Callable[[], dict[str, Any]]:
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), *, timeout: float, awake: bool = False
+    ) -> Hear:
         """Sends a command, and gives what waits for its answer; faults as of `ask`.
 
         Args:
             message: the command.
             fds: descriptors that go with it.
             timeout: seconds for sending it, and again for the answer.
-            awake_s: seconds of the wait that are not slept through.
+            awake: whether the first moments of the wait are not slept through.
         """
         with self._attributed(message["op"], timeout):
             self._channel.send(message, fds, timeout=timeout)
 
         def hear() -> dict[str, Any]:
-            if awake_s:
-                awake_until(self._channel.pending, awake_s)
+            if awake:
+                awake_until(self._channel.pending, _AWAKE_S)
             return self._answer(message["op"], timeout)
 
         return hear
 
     @contextlib.contextmanager
-    def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], Callable[[], None]]]:
+    def armed(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Callable[[], Hear]]:
         """Sends a command that waits for the doorbell, and gives what rings it; that gives what waits until it is done.
 
-        The answer is waited for at the end, outside of whatever is timed within. Raises as `ask` does.
+        The answer is waited for at the end, outside of whatever is timed within: what waits gives an empty one. Raises
+        as `ask` does.
 
         Args:
             message: the command.
@@ -192,14 +196,16 @@ class Player:
         window = self._windows = self._windows % 255 + 1
         command, heard = message["op"], False
 
-        def wait_for(rung: Callable[[int], bool], awake_s: float) -> None:
+        def wait_for(rung: Callable[[int], bool], awake_s: float) -> dict[str, Any]:
             nonlocal heard
-            awake_until(lambda: rung(window) or self._channel.pending(), awake_s)
+            if not heard:
+                awake_until(lambda: rung(window) or self._channel.pending(), awake_s)
             if not heard and not rung(window):  # it pleads, it is gone, or it takes long
                 self._answer(command, timeout)
                 heard = True
+            return {}
 
-        def ring() -> Callable[[], None]:
+        def ring() -> Hear:
             self._bell.go(window)
             return partial(wait_for, self._bell.done, _AWAKE_S)
 

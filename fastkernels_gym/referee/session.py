@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -19,7 +17,7 @@ from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.pages import BLOCK_SIZE
-from fastkernels_gym.referee.players import Zygote
+from fastkernels_gym.referee.players import Hear, Zygote
 from fastkernels_gym.referee.scene import Call, Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
@@ -64,7 +62,7 @@ class Session:
         }
         self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
         self._spare: Contender | None = None
-        self._warming: Callable[[], Any] | None = None
+        self._warming: Hear | None = None
         self.weights: Slab = self.subject.weights.new_slab(read_only=True)
         self.baseline = self._contender(trusted=True)
         try:

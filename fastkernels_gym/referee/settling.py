@@ -26,4 +26,4 @@ def settle(program: Program, player: Contender) -> None:
         return
     if program.touches_pages:  # of where they lie now the player must be told, on inputs of no window
         program.put_first(program.draw_first())
-    player.rouse(program)
+    player.rouse(program, decoy=program.touches_pages)

@@ -36,8 +36,9 @@ class Sample:
     @classmethod
     def of(cls, like: torch.Tensor | None) -> Sample | None:
         """A sample of an output that is large enough."""
-        large = like is not None and like.is_contiguous() and like.nbytes >= SAMPLED_BYTES
-        return cls(like) if like is not None and large and like.numel() % _PIECE == 0 else None
+        if like is None or not like.is_contiguous() or like.nbytes < SAMPLED_BYTES or like.numel() % _PIECE:
+            return None
+        return cls(like)
 
     def draw(self) -> None:
         """Chooses other pieces."""

@@ -84,17 +84,19 @@ def test_every_link_of_an_honest_pass_is_right(model: str) -> None:
         assert torch.equal(own, stage.scene.kv.mirror) and stage.program.order.intact(stage.pages)
 
 
-def test_an_error_that_hides_in_the_logits_shows_in_its_layer() -> None:
+def test_an_error_that_hides_in_the_logits_shows_in_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)  # of other tokens it may lie below what a pair is held to
+    monkeypatch.setattr(Scene, "draw_tokens", lambda _, out: out.random_(1 << 9, generator=generator))
     stage = Stage("tiny-llama", "prefill")
     right = stage.run()
     for seen in right:
         stage.program.judge_link(seen, "x")
     mlp = stage.module.model.layers[2].mlp
-    hook = mlp.register_forward_hook(lambda _, __, out: (out.view(torch.int32) & -128).view(torch.float32))
+    hook = mlp.register_forward_hook(lambda _, __, out: (out.view(torch.int32) & -64).view(torch.float32))
     coarse = stage.rerun()
     hook.remove()
     (ours,), (theirs,) = coarse[-1].outputs, right[-1].outputs
-    assert numerics.distances([ours], [theirs], 5.3e-7) < numerics.PAIR_RATIO  # type: ignore[list-item]
+    assert numerics.distances([ours], [theirs], 5.3e-7) < numerics.RMS_RATIO  # type: ignore[list-item]
     for judge in (stage.program.judge_link, stage.program.compare_link):
         for seen in (*coarse[:3], coarse[4]):
             judge(seen, "x")
@@ -148,7 +150,8 @@ def test_a_window_that_does_not_count_leaves_the_pass_as_it_was(monkeypatch: pyt
     shown: list[torch.Tensor] = []
 
     class Player:
-        def rouse(self, program: Pass) -> None:
+        def rouse(self, program: Pass, *, decoy: bool) -> None:
+            assert decoy
             shown.append(program.region.decoy.clone())
 
     settling.settle(program, Player())  # type: ignore[arg-type]

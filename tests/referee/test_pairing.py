@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,31 +138,18 @@ def early(self, window, work, hung_up):
 
 Doorbell.answer = early
 """
-KERNEL = """
-from torch import nn
-from torch.nn.functional import silu
-
-
-class SiluAndMul(nn.Module):
-    def __init__(self, *, compile_native=True):
-        super().__init__()
-
-    def forward(self, x):
-        gate, up = x.chunk(2, dim=-1)
-        return silu(gate) * up
-"""
-UNFINISHED = KERNEL.replace(
-    "return silu(gate) * up", "out = silu(gate) * up; out[-1, -out.shape[-1] // 4 :] = 0; return out"
-)
+HONEST = (Path(__file__).parents[1] / "redteam/honest/reference.py").read_text(encoding="utf-8")
+LEFT_OUT = "        out[-1, -out.shape[-1] // 4 :] = 0\n        return out\n"
+UNFINISHED = HONEST.replace("        return ", "        out = ") + LEFT_OUT
 
 
 @pytest.mark.usefixtures("sampled")
 @pytest.mark.parametrize("pair", ["L1/silu_and_mul@tiny-llama"], indirect=True)
-@pytest.mark.parametrize("source", [EARLY + KERNEL, UNFINISHED], ids=["early", "unfinished"])
+@pytest.mark.parametrize("awake", [True], indirect=True)
+@pytest.mark.parametrize("source", [EARLY + HONEST, UNFINISHED], ids=["early", "unfinished"])
 def test_what_is_not_there_when_the_clock_stops_is_wrong(
-    pair: tuple[Program, Session, Contender, Pairing], source: str, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Program, Session, Contender, Pairing], source: str
 ) -> None:
-    monkeypatch.setattr(contender, "WAITS_AWAKE", True)
     program, session, _, honest = pair
     hostile = session.new_candidate()
     try:
