@@ -104,9 +104,9 @@ class DeviceSlab:
         """
         torch.cuda.synchronize(device)
         pointer, size = ctypes.c_uint64(), ctypes.c_size_t(-(-nbytes // _DEVICE_PAGE) * _DEVICE_PAGE)
-        if _driver().cuMemAlloc_v2(ctypes.byref(pointer), size) != 0:
+        if driver().cuMemAlloc_v2(ctypes.byref(pointer), size) != 0:
             torch.cuda.empty_cache()
-            if _driver().cuMemAlloc_v2(ctypes.byref(pointer), size) != 0:
+            if driver().cuMemAlloc_v2(ctypes.byref(pointer), size) != 0:
                 raise torch.OutOfMemoryError(f"no room for a slab of {nbytes >> 20} MiB")
         return cls(pointer.value, nbytes, device, owned=True)
 
@@ -120,7 +120,7 @@ class DeviceSlab:
         pointer = ctypes.c_uint64()
         if len(handle) != 64 or device.type != "cuda":
             raise ProtocolError("not a memory handle")
-        status = _driver().cuIpcOpenMemHandle_v2(
+        status = driver().cuIpcOpenMemHandle_v2(
             ctypes.byref(pointer), _Handle.from_buffer_copy(handle), ctypes.c_uint(1)
         )
         if status != 0:
@@ -135,7 +135,7 @@ class DeviceSlab:
         return ipc_handle(self.pointer)
 
     def close(self) -> None:
-        release = _driver().cuMemFree_v2 if self._owned else _driver().cuIpcCloseMemHandle
+        release = driver().cuMemFree_v2 if self._owned else driver().cuIpcCloseMemHandle
         del self.bytes
         release(ctypes.c_uint64(self.pointer))
 
@@ -143,14 +143,14 @@ class DeviceSlab:
 def address_range(pointer: int) -> tuple[int, int]:
     """Base address and size in bytes of the device allocation that holds `pointer`."""
     base, size = ctypes.c_uint64(), ctypes.c_size_t()
-    _check(_driver().cuMemGetAddressRange_v2(ctypes.byref(base), ctypes.byref(size), ctypes.c_uint64(pointer)))
+    check(driver().cuMemGetAddressRange_v2(ctypes.byref(base), ctypes.byref(size), ctypes.c_uint64(pointer)))
     return base.value, size.value
 
 
 def ipc_handle(base: int) -> bytes:
     """The handle by which another process maps the allocation that begins at `base`."""
     handle = _Handle()
-    _check(_driver().cuIpcGetMemHandle(ctypes.byref(handle), ctypes.c_uint64(base)))
+    check(driver().cuIpcGetMemHandle(ctypes.byref(handle), ctypes.c_uint64(base)))
     return bytes(handle)
 
 
@@ -174,12 +174,14 @@ class _Pointer:
 
 
 @cache
-def _driver() -> ctypes.CDLL:
+def driver() -> ctypes.CDLL:
+    """The CUDA driver's own interface."""
     torch.cuda.init()
     torch.empty(1, device="cuda")  # makes the primary context current, which the driver's calls need
     return ctypes.CDLL("libcuda.so.1")
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raises a RuntimeError for what a call of the driver does not do."""
     if status != 0:
         raise RuntimeError(f"CUDA driver error {status}")

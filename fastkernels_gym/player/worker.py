@@ -4,7 +4,8 @@
     load      import the operators through the overlay, build the model with its parameters on meta
     bind      map the arena, bind the weights
     prepare   a program: calls of submodules (or of the whole model), warmed up, captured in graphs where asked
-    run       the first n calls of a program, now or when the doorbell rings; the answer leaves when the device is idle
+    run       the first n calls of a program, now or when the doorbell rings, be it the device's or a processor that
+              hears it; the answer leaves when the device is idle
 
 Everything here runs beside hostile code and is trusted with nothing: whatever it answers, the referee checks.
 """
@@ -96,7 +97,9 @@ class Player:
     def warm(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         from transformers import AutoConfig
 
-        torch.zeros(1, device=message["device"])  # makes the device's context
+        from fastkernels_gym.player.first_uses import use_device
+
+        use_device(torch.device(message["device"]))
         AutoConfig.for_model(message["model_type"])
         return {"warm": True}
 
@@ -171,6 +174,9 @@ class Player:
         program, n = self.programs[message["name"]], message["n"]
         if (window := message.get("window")) is None:
             self._work(program, n)
+        elif message["on_device"]:
+            self.bell.enqueue(window, program.graphs[n].replay)
+            self._synchronize()
         else:
             self.bell.answer(window, partial(self._work, program, n), self.hung_up)
         known = n in program.graphs or program.slots is not None

@@ -1,4 +1,4 @@
-"""The trusted process that players are forked from: torch and triton are imported, CUDA and the operators are not.
+"""The trusted process that players are forked from: torch and triton are loaded, CUDA and the operators are not.
 
 A fork costs milliseconds where imports cost seconds. Each player is process 1 of a pid namespace of its own, nested in
 the zygote's user namespace: it cannot signal or trace the zygote or another player, and killing it kills whatever it
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from fastkernels_gym.player import seccomp
@@ -32,16 +34,22 @@ _CONFIGS = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
 
 
 def main() -> None:
-    """Serves `spawn` messages on the descriptor named on the command line until the referee hangs up."""
+    """Serves `spawn` messages on the descriptor named on the command line until the referee hangs up.
+
+    There follow `nested` or `flat`, the GPU's compute capability (0 for none), and what stays visible under /tmp.
+    """
     control = Channel(socket.socket(fileno=int(sys.argv[1])))
-    nested, kept = sys.argv[2] == "nested", sys.argv[3:]
+    nested, capability, kept = sys.argv[2] == "nested", int(sys.argv[3]), sys.argv[4:]
     import torch
     import torch.nn.attention.varlen  # brings torch._dynamo along: half a second, in every player
-    import triton  # noqa: F401
     from transformers import AutoConfig
+
+    from fastkernels_gym.player.first_uses import compile_once
 
     for model_type in _CONFIGS:
         AutoConfig.for_model(model_type)
+    if capability:
+        compile_once(capability)
     torch.set_num_threads(1)
     # Frozen objects keep their pages shared with the players.
     gc.collect()
@@ -98,9 +106,17 @@ def _enter_namespaces(kept: list[str]) -> None:
         os._exit(0)
     _mount_proc()
     _drop_privileges()
-    shutil.copytree(WARM_CACHE, os.environ["TRITON_CACHE_DIR"], dirs_exist_ok=True)
+    _lend_cache(Path(os.environ["TRITON_CACHE_DIR"]))
     if not seccomp.missing():
         seccomp.install()
+
+
+def _lend_cache(folder: Path) -> None:
+    """Puts there what trusted code has compiled, where Triton finds it: it names a kernel's files by absolute paths."""
+    shutil.copytree(WARM_CACHE, folder, dirs_exist_ok=True)
+    for group in folder.glob("*/__grp__*.json"):
+        named = json.loads(group.read_text())["child_paths"]
+        group.write_text(json.dumps({"child_paths": {name: str(group.parent / name) for name in named}}))
 
 
 def _unshare(kept: list[str]) -> None:

@@ -113,6 +113,7 @@ class Aftermath:
         kind = Program if scene.graph else _Launched
         program = kind(f"aftermath-{self._serial}", scene, calls, needs_context=operator.level >= 2)
         self._session.baseline.prepare(program)
+        program.on_device = self._session.baseline.captured(program)
         try:
             return upper_seconds(self._alone(program))
         finally:

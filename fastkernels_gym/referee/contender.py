@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,24 +15,23 @@ import torch
 from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog.operators import OperatorInfo
 from fastkernels_gym.errors import CandidateFault
-from fastkernels_gym.player.memory import DeviceSlab, dtype_name, view
-from fastkernels_gym.player.protocol import ProtocolError, TensorRef
+from fastkernels_gym.player.memory import dtype_name
 from fastkernels_gym.referee.arena import Region, Slab
+from fastkernels_gym.referee.device_clock import DeviceClock
 from fastkernels_gym.referee.judging import Outputs
 from fastkernels_gym.referee.links import Aim, Glimpse, Pass
 from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.players import Hear, Player
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.scene import Scene
+from fastkernels_gym.referee.sources import Sources
 from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.referee.taking import Takes, as_one
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
-_MAX_SEGMENTS = 4096
 # Who waits awake takes a core: where referee and players share them, a sleeper is served first.
 WAITS_AWAKE = len(os.sched_getaffinity(0)) >= 4
-_REVEALS = 8  # that are timed
 
 
 @dataclass(slots=True)
@@ -58,13 +57,21 @@ class Contender:
         subject: the model that it builds.
         weights: the slab that all players read.
         deadlines: of its answers.
+        clock: the device's own, where it has one.
     """
 
-    def __init__(self, player: Player, subject: Subject, weights: Slab, deadlines: Deadlines) -> None:
-        self.player, self._subject, self._deadlines = player, subject, deadlines
+    def __init__(
+        self,
+        player: Player,
+        subject: Subject,
+        weights: Slab,
+        deadlines: Deadlines,
+        clock: DeviceClock | None = None,
+    ) -> None:
+        self.player, self._subject, self._deadlines, self._clock = player, subject, deadlines, clock
         self._slabs: dict[str, Slab] = {}
         self._orders: dict[str, PageOrder] = {}
-        self._segments: dict[str, DeviceSlab] = {}
+        self._sources = Sources(self._slabs, weights, subject.device)
         self._ready: dict[str, _Ready] = {}
         self._weights = weights
 
@@ -133,7 +140,7 @@ class Contender:
         program.check_layout(answer.get("outputs"))
         takes = Takes(program.layout, program.samples, len(program.calls), self._cool)
         self._ready[program.name] = _Ready(reveals, takes)
-        for n, sources in self._known_sources(program, answer.get("places")).items():
+        for n, sources in self._sources.known(program, answer.get("places")).items():
             takes.know(n, sources, device)
 
     def set_pages(self, program: Program) -> None:
@@ -154,19 +161,11 @@ class Contender:
         if program.writes_kv:
             order.blank(slab, self._layers(program), max(call.shift for call in program.calls))
 
-    def reveal_seconds(self, program: Program) -> float:
-        """How long revealing a program's inputs takes by itself, at its fastest."""
-        reveal, found = self._ready[program.name].reveals[program.region.mirror.data_ptr()], []
-        for _ in range(_REVEALS):
-            begin = time.perf_counter()
-            reveal()
-            _synchronize(self._subject.device)
-            found.append(time.perf_counter() - begin)
-        return min(found)
+    def captured(self, program: Program) -> bool:
+        """Whether the player has the program's bursts as graphs, on a device whose clock can time them."""
+        return self._clock is not None and all(map(self._ready[program.name].takes.knows, program.lengths))
 
-    def run(
-        self, program: Program, n: int, *, decoy: bool = False, sampled: bool = False, reveal_s: float = 0.0
-    ) -> float:
+    def run(self, program: Program, n: int, *, decoy: bool = False, sampled: bool = False) -> float:
         """One window: reveals the inputs, has the first n calls run, takes every output back.
 
         Args:
@@ -174,7 +173,6 @@ class Contender:
             n: one of its lengths.
             decoy: reveals the decoy in place of the inputs.
             sampled: takes of large outputs the program's sample only.
-            reveal_s: what revealing the inputs counts at the least.
 
         Returns:
             Seconds from before the reveal to after the last output was taken.
@@ -182,25 +180,44 @@ class Contender:
         Raises:
             CandidateFault: what the candidate raises, or protocol_tamper for outputs that are nowhere.
         """
-        device, ready = self._subject.device, self._ready[program.name]
+        ready, aim = self._ready[program.name], self._aim(program)
         reveal = ready.reveals[(program.region.decoy if decoy else program.region.mirror).data_ptr()]
-        aim = self._aim(program)
-        with self._about_to_run(program, n) as go:
-            with self._kept_from_working():
-                _synchronize(device)
-                begin = time.perf_counter()
-                reveal()
-                _synchronize(device)
-                ready_at = time.perf_counter()
-                wait = go()
-            answer = wait()
-            with _tampering():
-                ready.takes.take(n, partial(self._sources, program, answer.get("places")), sampled=sampled)
+
+        def take(places: Any) -> None:
+            ready.takes.take(n, partial(self._sources.of, program, places), sampled=sampled)
             if aim is not None:
                 aim.take()
                 ready.glimpses = aim.glimpses
+
+        _synchronize(self._subject.device)
+        if program.on_device:
+            return self._time_on_device(program, n, reveal, take)
+        return self._time_on_host(program, n, reveal, take)
+
+    def _time_on_device(
+        self, program: Program, n: int, reveal: Callable[[], None], take: Callable[[Any], None]
+    ) -> float:
+        assert self._clock is not None
+        with self.player.enqueued(_run(program, n), timeout=self._deadlines.run_s) as handover:
+
+            def window() -> None:
+                reveal()
+                handover.enqueue()
+                take(None)
+
+            return self._clock.seconds(window, handover.watch)
+
+    def _time_on_host(self, program: Program, n: int, reveal: Callable[[], None], take: Callable[[Any], None]) -> float:
+        device = self._subject.device
+        with self._about_to_run(program, n) as go:
+            with self._kept_from_working():
+                begin = time.perf_counter()
+                reveal()
+                _synchronize(device)
+                wait = go()
+            take(wait().get("places"))
             _synchronize(device)
-            return max(ready_at - begin, reveal_s) + time.perf_counter() - ready_at
+            return time.perf_counter() - begin
 
     def rouse(self, program: Program, *, decoy: bool) -> None:
         """Has the first call run in no window and takes nothing; before it reveals the decoy, or nothing new."""
@@ -217,8 +234,7 @@ class Contender:
     @contextmanager
     def _about_to_run(self, program: Program, n: int) -> Iterator[Callable[[], Hear]]:
         """Gives what has the player run; that gives what waits, and says where outputs are, unless that is known."""
-        timeout = self._deadlines.run_s
-        message = {"op": "run", "name": program.name, "n": n}
+        timeout, message = self._deadlines.run_s, _run(program, n)
         if WAITS_AWAKE and self._ready[program.name].takes.knows(n):
             with self.player.armed(message, timeout=timeout) as ring:
                 yield ring
@@ -282,7 +298,7 @@ class Contender:
         regions = [program.region, *([program.states] if isinstance(program, Pass) else [])]
         names = [region.name for region in regions]
         if set(self._ready) <= {program.name}:
-            self._close_segments()  # memory that is mapped here stays taken when the player gives it back
+            self._sources.close()
         self.player.ask({"op": "drop", "name": program.name, "slabs": names}, timeout=self._deadlines.run_s)
         self._ready.pop(program.name, None)
         for name in names:
@@ -292,15 +308,10 @@ class Contender:
     def close(self) -> None:
         self.player.close()
         self._ready.clear()
-        self._close_segments()
+        self._sources.close()
         for slab in self._slabs.values():
             slab.close()
         self._slabs.clear()
-
-    def _close_segments(self) -> None:
-        for segment in self._segments.values():
-            segment.close()
-        self._segments.clear()
 
     def _order(self, scene: Scene) -> PageOrder:
         """In which the player holds a scene's pages."""
@@ -314,54 +325,10 @@ class Contender:
         slab.reveal(private)
         self._cool()
 
-    def _known_sources(self, program: Program, places: Any) -> dict[int, list[torch.Tensor]]:
-        """The tensors that hold a burst's outputs, by its length: those of the player's graph, on a CPU their slots."""
-        with _tampering():
-            if not isinstance(places, dict) or not set(places) <= {str(n) for n in program.lengths}:
-                raise ProtocolError("graphs are not named")
-            named = {int(n): self._sources(program, where) for n, where in places.items()}
-        if self._subject.device.type == "cuda":
-            return named
-        slab = self._slabs[program.region.name]
-        slots = [slab.tensor(ref) for call in program.out for ref in call if ref is not None and ref.span > 0]
-        return dict.fromkeys(program.lengths, slots)
-
-    def _sources(self, program: Program, places: Any) -> list[torch.Tensor]:
-        """The tensors that a player names, one for each output of each call."""
-        if not isinstance(places, list) or len(places) != len(program.calls):
-            raise ProtocolError("outputs are not named")
-        sources = []
-        for named in places:
-            if not isinstance(named, list) or len(named) != len(program.layout):
-                raise ProtocolError("outputs are not named")
-            for place, like in zip(named, program.layout, strict=True):
-                if like is not None and like.numel():
-                    sources.append(self._find(place, like))
-        return sources
-
     def _cool(self) -> None:
         """Evicts the L2 cache: how much of inputs and outputs lies there must not depend on how many calls ran."""
         if self._subject.scratch is not None:
             self._subject.scratch.zero_()
-
-    def _find(self, place: Mapping[str, Any], like: torch.Tensor) -> torch.Tensor:
-        """A player's output, wherever it put it."""
-        ref = TensorRef.from_json(place)
-        if ref.shape != tuple(like.shape) or ref.dtype != dtype_name(like.dtype):
-            raise ProtocolError("an output of another shape or dtype than before")
-        if ref.slab in self._slabs:
-            return self._slabs[ref.slab].tensor(ref)
-        if ref.slab == self._weights.region.name:
-            return self._weights.tensor(ref)
-        if ref.slab not in self._segments:
-            if len(self._segments) >= _MAX_SEGMENTS:
-                raise ProtocolError("too many allocations")
-            try:
-                handle = bytes.fromhex(ref.slab)
-            except ValueError as error:
-                raise ProtocolError("not a memory handle") from error
-            self._segments[ref.slab] = DeviceSlab.open(handle, self._subject.device)
-        return view(self._segments[ref.slab].bytes, ref)
 
     def _check_parameters(self, said: Any) -> None:
         expected = {name: [list(ref.shape), ref.dtype] for name, ref in self._subject.refs.items()}
@@ -375,13 +342,8 @@ class Contender:
                 raise CandidateFault(Verdict.INTERFACE_MISMATCH, f"parameter {name!r} is {found}, expected {wanted}")
 
 
-@contextmanager
-def _tampering() -> Iterator[None]:
-    """What a player names wrongly is tampering."""
-    try:
-        yield
-    except ProtocolError as error:
-        raise CandidateFault(Verdict.PROTOCOL_TAMPER, str(error)) from None
+def _run(program: Program, n: int) -> dict[str, Any]:
+    return {"op": "run", "name": program.name, "n": n}
 
 
 def _synchronize(device: torch.device) -> None:

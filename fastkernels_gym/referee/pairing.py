@@ -22,10 +22,6 @@ from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 
-# Revealing gigabytes has half of a window's jitter, and counts no less than this times its fastest. That gives nothing
-# away: whoever works meanwhile takes the device for it, and two switches of contexts are ten times as long.
-_REVEAL_SLACK = 1.015
-
 
 class Pairing:
     """What a duel is made of; players by their column, the baseline's first.
@@ -45,10 +41,7 @@ class Pairing:
         self._rng, self._num_layers = session.rng, session.num_layers
         self._noise = noise_floor(expected.values())
         self._gpu = gpu(program.region.device)
-        self._reveal_s = 0.0
-        if program.region.device.type == "cuda":
-            with self.quiet(0):
-                self._reveal_s = _REVEAL_SLACK * session.baseline.reveal_seconds(program)
+        program.on_device = all(player.captured(program) for player in self._players)
         self._single_inputs: list[torch.Tensor] = []
         self._singles: dict[int, Outputs] = {}
         self._long = False
@@ -77,9 +70,9 @@ class Pairing:
         program, who = self._program, self._players[player]
         if n == len(program.calls):
             self._long = True
-            return who.run(program, n, sampled=program.renewable, reveal_s=self._reveal_s)
+            return who.run(program, n, sampled=program.renewable)
         program.put_first(self._single_inputs)
-        seconds = who.run(program, n, decoy=True, sampled=program.renewable, reveal_s=self._reveal_s)
+        seconds = who.run(program, n, decoy=True, sampled=program.renewable)
         self._singles[player] = copied(who.outputs(program, 0))
         return seconds
 

@@ -10,22 +10,24 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
+
+import torch
 
 from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailable
 from fastkernels_gym.player import cgroup, headers
 from fastkernels_gym.player.doorbell import Doorbell, awake_until
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
 from fastkernels_gym.player.sandbox import Limits, command, readable
+from fastkernels_gym.referee.watchdog import Watchdog
 from fastkernels_gym.results import Verdict
 
 START_TIMEOUT_S = 180.0
-_POLL_S = 0.1
 _AWAKE_S = 0.2  # of a window
 # A player that is late while one of these runs below it is compiling, not hanging.
 _COMPILERS = frozenset({"cc1plus", "cc1", "cicc", "ptxas", "nvcc", "nvlink", "g++", "gcc", "c++", "ld", "as", "ninja"})
@@ -60,8 +62,9 @@ class Zygote:
         ours, theirs = socket.socketpair()
         # Players get an empty /tmp of their own, but for what the interpreter needs there.
         kept = [str(path) for path in readable() if Path("/tmp") in path.parents]
-        mode = ["nested", *kept] if sandboxed else ["flat"]
-        program = [sys.executable, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), *mode]
+        mode, capability = "nested" if sandboxed else "flat", _capability(device)
+        program = [sys.executable, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), mode, capability]
+        program += kept if sandboxed else []
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
         line = program
         if sandboxed:
@@ -124,6 +127,33 @@ class Zygote:
         self._log.seek(0)
         lines = self._log.read()[-2000:].decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A window on the device: the player's work stands in its stream and waits.
+
+    Args:
+        bell: the player's.
+        window: its number.
+        answered: whether the player has something to say, or is gone.
+        deadline: of `time.monotonic`.
+    """
+
+    bell: Doorbell
+    window: int
+    answered: Callable[[], bool]
+    deadline: float
+
+    def enqueue(self) -> None:
+        """In the current stream of the referee: the player's work."""
+        self.bell.hand_over(self.window)
+
+    def watch(self) -> None:
+        """Goes on without a player that failed or takes too long: what it did not compute is not there."""
+        late = time.monotonic() > self.deadline
+        if (late or self.answered()) and not self.bell.handed_back(self.window):
+            self.bell.take_back(self.window)
 
 
 class Player:
@@ -193,27 +223,55 @@ class Player:
             message: the command.
             timeout: seconds for each step.
         """
-        window = self._windows = self._windows % 255 + 1
-        command, heard = message["op"], False
+        window, command, heard = self._next_window(), message["op"], False
 
         def wait_for(rung: Callable[[int], bool], awake_s: float) -> dict[str, Any]:
             nonlocal heard
             if not heard:
-                awake_until(lambda: rung(window) or self._channel.pending(), awake_s)
-            if not heard and not rung(window):  # it pleads, it is gone, or it takes long
-                self._answer(command, timeout)
-                heard = True
+                heard = self._heard_instead(rung, window, command, timeout, awake_s)
             return {}
 
         def ring() -> Hear:
             self._bell.go(window)
             return partial(wait_for, self._bell.done, _AWAKE_S)
 
-        self.begin({**message, "window": window}, timeout=timeout)
+        self.begin({**message, "window": window, "on_device": False}, timeout=timeout)
         wait_for(self._bell.armed, timeout)
         yield ring
         if not heard:
             self._answer(command, timeout)
+
+    @contextlib.contextmanager
+    def enqueued(self, message: Mapping[str, Any], *, timeout: float) -> Iterator[Handover]:
+        """Has the player enqueue a command's work on the device, and gives what lets it go.
+
+        The answer is waited for at the end. Raises as `ask` does.
+
+        Args:
+            message: the command.
+            timeout: seconds for each step.
+        """
+        window, command = self._next_window(), message["op"]
+        self.begin({**message, "window": window, "on_device": True}, timeout=timeout)
+        heard = self._heard_instead(self._bell.armed, window, command, timeout, timeout)
+        deadline = 0.0 if heard else time.monotonic() + timeout
+        yield Handover(self._bell, window, self._channel.pending, deadline)
+        if not heard:
+            self._answer(command, timeout)
+
+    def _next_window(self) -> int:
+        self._windows += 1
+        return self._windows
+
+    def _heard_instead(
+        self, rung: Callable[[int], bool], window: int, command: str, timeout: float, awake_s: float
+    ) -> bool:
+        """Waits for a ring; whether its answer came instead: it pleads, it is gone, or it takes long."""
+        awake_until(lambda: rung(window) or self._channel.pending(), awake_s)
+        if rung(window):
+            return False
+        self._answer(command, timeout)
+        return True
 
     @contextlib.contextmanager
     def _attributed(self, command: str, timeout: float) -> Iterator[None]:
@@ -293,42 +351,12 @@ class Player:
         return CandidateFault(verdict, detail)
 
 
-class Watchdog(threading.Thread):
-    """Bounds a player's memory and processes, which no rlimit does for a process that root started."""
-
-    def __init__(self, pid: int, limits: Limits, kill: Any) -> None:
-        super().__init__(daemon=True, name=f"watchdog-{pid}")
-        self._pid, self._limits, self._kill = pid, limits, kill
-        self._stopped = threading.Event()
-        self.reason = ""
-
-    def run(self) -> None:
-        while not self._stopped.wait(_POLL_S):
-            pids = self.pids()
-            if len(pids) > self._limits.processes:
-                self.reason = f"over {self._limits.processes} processes"
-            elif (used := _used_bytes(pids)) > self._limits.memory_bytes:
-                self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
-            if self.reason:
-                self._kill()
-                return
-
-    def pids(self) -> list[int]:
-        """The player's processes, or one more than it may have."""
-        return _tree(self._pid, self._limits.processes + 1)
-
-    def names(self) -> set[str]:
-        """Names of the programs that run in the player's tree."""
-        names = set()
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
-        return names
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self.is_alive():
-            self.join()
+def _capability(device: str) -> str:
+    """The GPU's, as in `90`; 0 for none."""
+    if device != "cuda":
+        return "0"
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}{minor}"
 
 
 def warm_cache() -> Path:
@@ -350,49 +378,3 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(OSError):
             os.kill(pid, number)
-
-
-def _tree(root: int, limit: int) -> list[int]:
-    """The process and its descendants; orphans of a pid namespace are children of its first process."""
-    pids, position = [root], 0
-    while position < len(pids) < limit:
-        tasks = f"/proc/{pids[position]}/task"
-        with contextlib.suppress(OSError):
-            for task in os.listdir(tasks):  # by hand: this is done between windows
-                with contextlib.suppress(OSError), open(f"{tasks}/{task}/children", "rb") as children:
-                    pids.extend(map(int, children.read().split()))
-        position += 1
-    return pids
-
-
-def _used_bytes(pids: Sequence[int]) -> int:
-    """Anonymous memory, private and shared, and files without a name; the arena, the referee's own, does not count.
-
-    Shared pages count beyond what the arena and those files could explain: the kernel does not tell them apart.
-    """
-    arena = dict(_memfds("self"))
-    files = {file: size for pid in pids for file, size in _memfds(str(pid)) if file not in arena}
-    explained = sum(arena.values()) + sum(files.values())
-    resident = [_resident_bytes(pid) for pid in pids]
-    shared = sum(max(0, pages - explained) for _, pages in resident)
-    return sum(private for private, _ in resident) + shared + sum(files.values())
-
-
-def _resident_bytes(pid: int) -> tuple[int, int]:
-    """Resident anonymous memory and resident shared memory."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0, 0
-    found = dict(re.findall(r"^Rss(Anon|Shmem):\s*(\d+)", status, re.MULTILINE))
-    return int(found.get("Anon", 0)) << 10, int(found.get("Shmem", 0)) << 10
-
-
-def _memfds(pid: str) -> Iterator[tuple[tuple[int, int], int]]:
-    """Device and inode, and bytes allocated, of a process's open memfds."""
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if os.readlink(entry.path).startswith("/memfd:"):
-                    status = os.stat(entry.path)
-                    yield (status.st_dev, status.st_ino), status.st_blocks * 512

@@ -59,9 +59,11 @@ class Program:
         slots: (tokens,) int64; where players are to write keys and values.
         samples: of its outputs, where they are large; other pieces with every refresh.
         trace: where a player leaves the states between layers, if anywhere: hidden states, then residuals.
+        on_device: whether its windows are timed by the device's own clock, which takes players that have captured it.
     """
 
     trace: tuple[TensorRef, ...] = ()
+    on_device: bool = False
 
     def __init__(self, name: str, scene: Scene, calls: Sequence[Call], *, needs_context: bool) -> None:
         self.name, self.scene, self.needs_context = name, scene, needs_context

@@ -14,6 +14,7 @@ from fastkernels_gym.catalog import Task, load_task
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.errors import CandidateFault, HarnessFault
 from fastkernels_gym.player import sandbox
+from fastkernels_gym.player.first_uses import use_device
 from fastkernels_gym.referee.calibration import Calibration
 from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
@@ -51,6 +52,7 @@ class Referee:
         torch.set_num_threads(self._threads)
         # What the referee compiles, players find compiled; what they compile, nobody else sees.
         os.environ["TRITON_CACHE_DIR"] = str(warm_cache())
+        use_device(self._device)
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
         self._zygote: Zygote | None = None

@@ -14,6 +14,7 @@ from fastkernels_gym.player.sandbox import Limits
 from fastkernels_gym.referee.arena import Slab
 from fastkernels_gym.referee.ceilings import Ceilings
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.device_clock import DeviceClock
 from fastkernels_gym.referee.device_state import identity
 from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.pages import BLOCK_SIZE
@@ -61,6 +62,7 @@ class Session:
             for phase in task.workload.phases
         }
         self.hidden = {name: self._hidden_scene(name, task.workload) for name in self.scenes}
+        self._clock = DeviceClock() if device.type == "cuda" else None
         self._spare: Contender | None = None
         self._warming: Hear | None = None
         self.weights: Slab = self.subject.weights.new_slab(read_only=True)
@@ -79,13 +81,16 @@ class Session:
         self.pool_bytes = int(_PROGRAMS_SHARE * free_bytes(device) / _PROGRAM_COPIES)
 
     def new_candidate(self) -> Contender:
-        """A fresh player; the next one is made at once, and warms up while this one is judged."""
+        """A fresh player, warm if there was time to make one."""
         self.await_spare()
         found, self._spare = self._spare or self._contender(trusted=False), None
-        if SPARES[self.subject.device.type]:
+        return found
+
+    def warm_spare(self) -> None:
+        """Has the next player made while this one is judged, where its start takes long."""
+        if SPARES[self.subject.device.type] and self._spare is None:
             self._spare = self._contender(trusted=False)
             self._warming = self._spare.begin_warming()
-        return found
 
     def await_spare(self) -> None:
         """Waits until the next player is warm: nothing shall run beside what is timed. One that fails is given up."""
@@ -110,11 +115,13 @@ class Session:
         if self._spare is not None:
             self._spare.close()
         self.weights.close()
+        if self._clock is not None:
+            self._clock.close()
 
     def _contender(self, *, trusted: bool) -> Contender:
         player = self._zygote.spawn(Limits(), threads=self._threads, trusted=trusted)
         deadlines = Deadlines() if trusted else self._deadlines
-        return Contender(player, self.subject, self.weights, deadlines)
+        return Contender(player, self.subject, self.weights, deadlines, self._clock)
 
     def _hidden_scene(self, name: str, workload: Workload) -> Scene:
         """A ragged batch of lengths that no observation shows."""

@@ -15,14 +15,14 @@ REST_S = 0.04
 
 
 def settle(program: Program, player: Contender) -> None:
-    """Before a prefill the device rests; before bursts and decode steps the first call is run once, in no window."""
-    if not program.calls[0].path:
-        if not SETTLES[program.region.device.type]:
-            return
-        if not program.scene.graph:
-            time.sleep(REST_S)
-            return
-    elif len(program.calls) == 1:
+    """Before a prefill the device rests; where a processor opens the window, the first call is run once, in none."""
+    whole = not program.calls[0].path
+    if whole and not SETTLES[program.region.device.type]:
+        return
+    if whole and not program.scene.graph:
+        time.sleep(REST_S)
+        return
+    if program.on_device or (len(program.calls) == 1 and not whole):
         return
     if program.touches_pages:  # of where they lie now the player must be told, on inputs of no window
         program.put_first(program.draw_first())

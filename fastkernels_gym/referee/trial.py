@@ -43,9 +43,8 @@ from fastkernels_gym.results import Correctness, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged, or as many as make a statistic
 _UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as make a statistic
-# By how much two honest players' fixed costs differ, as a share of a window of one call: of 41 pairs on an H100 none
-# differs by more than 1.9 %, noise included (docs/decisions.md).
-_FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.02}
+# By how much two honest players' fixed costs differ, as a share of a window of one call (docs/decisions.md).
+_FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.004}
 _SHARES = {"op": 0.3, "ladder": 0.15, "e2e": 0.55}  # of the timing budget; all rungs of the ladder share one
 
 
@@ -107,7 +106,10 @@ class Trial:
         try:
             with self.watch.on("build"):
                 self._contender = self.session.new_candidate()
-                self._contender.load(self.candidate, self.task.operator, replaces)
+                try:
+                    self._contender.load(self.candidate, self.task.operator, replaces)
+                finally:  # not before: two that start at once take longer than one after the other
+                    self.session.warm_spare()
             timings = self._measure_rungs(measure, budget_s, precision)
             self._check_arena()
             with self.watch.on("timing"):

@@ -31,6 +31,7 @@ def test_every_candidate_has_a_player_of_its_own_that_builds_the_model(session: 
     for _ in range(3):
         players.append(session.new_candidate())
         players[-1].load(None, None, ())
+        session.warm_spare()
         session.await_spare()
     assert len({id(one.player) for one in players}) == 3
     for one in players:
@@ -39,7 +40,7 @@ def test_every_candidate_has_a_player_of_its_own_that_builds_the_model(session: 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_spare_that_dies_is_nobodys_fault(session: Session, waits: bool) -> None:
-    session.new_candidate().close()
+    session.warm_spare()
     assert session._spare is not None
     session._spare.player.kill()
     if waits:

@@ -1,0 +1,107 @@
+"""What bounds a player from outside: its processes and their memory, which no rlimit does for one that root started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fastkernels_gym.player.sandbox import Limits
+
+_POLL_S = 0.1
+
+
+class Watchdog(threading.Thread):
+    """Kills what takes more than its limits.
+
+    Args:
+        pid: the player's, as the referee sees it.
+        limits: its own.
+        kill: ends the player and all it started.
+
+    Attributes:
+        reason: why it was killed; empty while it was not.
+    """
+
+    def __init__(self, pid: int, limits: Limits, kill: Callable[[], None]) -> None:
+        super().__init__(daemon=True, name=f"watchdog-{pid}")
+        self._pid, self._limits, self._kill = pid, limits, kill
+        self._stopped = threading.Event()
+        self.reason = ""
+
+    def run(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            pids = self.pids()
+            if len(pids) > self._limits.processes:
+                self.reason = f"over {self._limits.processes} processes"
+            elif (used := _used_bytes(pids)) > self._limits.memory_bytes:
+                self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
+            if self.reason:
+                self._kill()
+                return
+
+    def pids(self) -> list[int]:
+        """The player's processes, or one more than it may have."""
+        return _tree(self._pid, self._limits.processes + 1)
+
+    def names(self) -> set[str]:
+        """Names of the programs that run in the player's tree."""
+        names = set()
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return names
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+
+
+def _tree(root: int, limit: int) -> list[int]:
+    """The process and its descendants; orphans of a pid namespace are children of its first process."""
+    pids, position = [root], 0
+    while position < len(pids) < limit:
+        tasks = f"/proc/{pids[position]}/task"
+        with contextlib.suppress(OSError):
+            for task in os.listdir(tasks):  # by hand: this is done between windows
+                with contextlib.suppress(OSError), open(f"{tasks}/{task}/children", "rb") as children:
+                    pids.extend(map(int, children.read().split()))
+        position += 1
+    return pids
+
+
+def _used_bytes(pids: Sequence[int]) -> int:
+    """Anonymous memory, private and shared, and files without a name; the arena, the referee's own, does not count.
+
+    Shared pages count beyond what the arena and those files could explain: the kernel does not tell them apart.
+    """
+    arena = dict(_memfds("self"))
+    files = {file: size for pid in pids for file, size in _memfds(str(pid)) if file not in arena}
+    explained = sum(arena.values()) + sum(files.values())
+    resident = [_resident_bytes(pid) for pid in pids]
+    shared = sum(max(0, pages - explained) for _, pages in resident)
+    return sum(private for private, _ in resident) + shared + sum(files.values())
+
+
+def _resident_bytes(pid: int) -> tuple[int, int]:
+    """Resident anonymous memory and resident shared memory."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0, 0
+    found = dict(re.findall(r"^Rss(Anon|Shmem):\s*(\d+)", status, re.MULTILINE))
+    return int(found.get("Anon", 0)) << 10, int(found.get("Shmem", 0)) << 10
+
+
+def _memfds(pid: str) -> Iterator[tuple[tuple[int, int], int]]:
+    """Device and inode, and bytes allocated, of a process's open memfds."""
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if os.readlink(entry.path).startswith("/memfd:"):
+                    status = os.stat(entry.path)
+                    yield (status.st_dev, status.st_ino), status.st_blocks * 512

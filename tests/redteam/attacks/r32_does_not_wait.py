@@ -1,0 +1,26 @@
+# Row 32: the player's stream does its work without waiting for the inputs, and says done when they are there.
+# device: cuda
+# expect: wrong_value, unwritten_output, nondeterministic
+from torch import nn
+from torch.nn.functional import silu
+
+from fastkernels_gym.player import doorbell
+
+
+def enqueue(self, window, work):
+    work()
+    self._words.wait_for(doorbell._GO_WORD, window)
+    self._words.write(doorbell._DONE_WORD, window)
+    self._bytes[doorbell._ARMED] = doorbell._byte(window)
+
+
+doorbell.Doorbell.enqueue = enqueue
+
+
+class SiluAndMul(nn.Module):
+    def __init__(self, *, compile_native=True):
+        super().__init__()
+
+    def forward(self, x):
+        gate, up = x.chunk(2, dim=-1)
+        return silu(gate) * up
