@@ -24,7 +24,9 @@ from fastkernels_gym.player import cgroup, headers, seccomp
 UID = 1000
 TMP_BYTES = 2 << 30
 TMP_FILES = 1 << 17
-WARM_CACHE = "/run/triton"  # what trusted code has compiled; every player starts with a copy
+WARM_CACHE = "/run/kernels"  # what trusted code has compiled; every player starts with a copy
+# Its folders, and what tells Triton and the driver where theirs is.
+COMPILERS = {"triton": "TRITON_CACHE_DIR", "cuda": "CUDA_CACHE_PATH"}
 LENT_PROC = "/run/proc"  # seen by the zygote alone, so that players can mount a /proc of their own
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "TRITON_INTERPRET", "TRITON_PTXAS_PATH", "TZ")
 # What a library may look up by name under /etc: the loader's cache, the compiler's alternatives, nothing personal.

@@ -21,7 +21,7 @@ from typing import Any
 from fastkernels_gym.player import seccomp
 from fastkernels_gym.player.doorbell import Doorbell
 from fastkernels_gym.player.protocol import Channel, PeerClosed
-from fastkernels_gym.player.sandbox import LENT_PROC, TMP_BYTES, TMP_FILES, WARM_CACHE, Limits
+from fastkernels_gym.player.sandbox import COMPILERS, LENT_PROC, TMP_BYTES, TMP_FILES, WARM_CACHE, Limits
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -106,15 +106,17 @@ def _enter_namespaces(kept: list[str]) -> None:
         os._exit(0)
     _mount_proc()
     _drop_privileges()
-    _lend_cache(Path(os.environ["TRITON_CACHE_DIR"]))
+    _lend_kernels()
     if not seccomp.missing():
         seccomp.install()
 
 
-def _lend_cache(folder: Path) -> None:
-    """Puts there what trusted code has compiled, where Triton finds it: it names a kernel's files by absolute paths."""
-    shutil.copytree(WARM_CACHE, folder, dirs_exist_ok=True)
-    for group in folder.glob("*/__grp__*.json"):
+def _lend_kernels() -> None:
+    """Puts what trusted code has compiled where it is found: Triton names a kernel's files by absolute paths."""
+    for name, variable in COMPILERS.items():
+        unfinished = shutil.ignore_patterns("tmp.*")
+        shutil.copytree(f"{WARM_CACHE}/{name}", os.environ[variable], ignore=unfinished, dirs_exist_ok=True)
+    for group in Path(os.environ[COMPILERS["triton"]]).glob("*/__grp__*.json"):
         named = json.loads(group.read_text())["child_paths"]
         group.write_text(json.dumps({"child_paths": {name: str(group.parent / name) for name in named}}))
 

@@ -23,7 +23,7 @@ from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailabl
 from fastkernels_gym.player import cgroup, headers
 from fastkernels_gym.player.doorbell import Doorbell, awake_until
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
-from fastkernels_gym.player.sandbox import Limits, command, readable
+from fastkernels_gym.player.sandbox import COMPILERS, Limits, command, readable
 from fastkernels_gym.referee.watchdog import Watchdog
 from fastkernels_gym.results import Verdict
 
@@ -360,10 +360,11 @@ def _capability(device: str) -> str:
 
 
 def warm_cache() -> Path:
-    """The folder where the referee's own Triton kernels are kept, private to this user."""
+    """The folder where what the referee compiles is kept, a folder for each compiler, private to this user."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = home / "fastkernels-gym" / "triton"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = home / "fastkernels-gym" / "kernels"
+    for name in COMPILERS:
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 

@@ -51,7 +51,8 @@ class Referee:
         self._threads = 1
         torch.set_num_threads(self._threads)
         # What the referee compiles, players find compiled; what they compile, nobody else sees.
-        os.environ["TRITON_CACHE_DIR"] = str(warm_cache())
+        for name, variable in sandbox.COMPILERS.items():
+            os.environ[variable] = str(warm_cache() / name)
         use_device(self._device)
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False

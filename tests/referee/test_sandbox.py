@@ -8,6 +8,8 @@ import pytest
 
 import fastkernels_gym as fk
 from fastkernels_gym.player import seccomp
+from fastkernels_gym.player.first_uses import compile_once
+from fastkernels_gym.referee.players import warm_cache
 from fastkernels_gym.results import Verdict
 
 TASK = "L1/silu_and_mul@tiny-llama"
@@ -76,6 +78,18 @@ for folder in ("/tmp", "/dev/shm", "/tmp/triton", "/tmp/inductor", "/tmp/torch_e
     except OSError as error:
         found.append((folder, error.errno))
 """
+KERNELS = """
+import glob
+from fastkernels_gym.player.first_uses import compile_once
+
+def compiled():
+    return {path: os.stat(path).st_ino for path in glob.glob(os.environ["TRITON_CACHE_DIR"] + "/*/*.cubin")}
+
+lent = compiled()
+compile_once(90)
+if not lent or compiled() != lent:
+    found.append((lent, compiled()))
+"""
 MEMFDS = """
 import time
 files = [os.memfd_create(str(n)) for n in range(10)]
@@ -139,3 +153,10 @@ def test_a_filter_is_well_formed(machine: str) -> None:
         if (low | high << 8) & 7 == 5:
             assert index + 1 + max(yes, no) < len(instructions)
     assert instructions[-1][0] == 0x06
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_a_player_finds_what_the_referee_has_compiled(evaluator: fk.Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(warm_cache() / "triton"))  # as in the referee's process
+    compile_once(90)
+    assert judge(evaluator, KERNELS).verdict is Verdict.OK

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 os.symlink("/", "root")
-for folder in ("/usr", "/usr/lib", "/run/triton", "/sys/kernel", "/proc/sys/kernel", "/proc/1/root/usr"):
+for folder in ("/usr", "/usr/lib", "/run/kernels/triton", "/sys/kernel", "/proc/sys/kernel", "/proc/1/root/usr"):
     for prefix in ("", "root"):
         try:
             with open(f"{prefix}{folder}/fastkernels-redteam", "w"):
