@@ -2,11 +2,12 @@
 
 python benchmarks/slowdown.py --device cuda --repetitions 6 --limit-s 560
 
-On a GPU the candidate is a Triton SiluAndMul that processes further rows, the first ones again, into memory of its own:
-it is bound by memory, its input is larger than the L2 cache, and so (1 + d) times the rows take (1 + d) times as long.
-On a CPU, where small tensors take what Python takes, it computes the whole answer 5 times, or (1 + d) times 5; the
-clock aims at 5 % there, so the steps are wider. Each is held against the same kernel at d = 0 of the same repetition:
-the expected ratio is 1 / (1 + d), and it is covered where it lies in the 95 % interval of the measured one. Wide
+On a GPU the candidate is a Triton SiluAndMul that processes further rows, the first ones again, into memory of its own.
+A kernel's start and end take their time whatever the rows, so what a share of d more rows costs is measured beforehand,
+in this process, by CUDA events: bursts with and without them by turns, their slope over the number of calls. On a CPU,
+where small tensors take what Python takes, it computes the whole answer 5 times, or (1 + d) times 5; the clock aims at
+5 % there, so the steps are wider. Each is held against the same kernel at d = 0 of the same repetition: the expected
+ratio is what d is known to cost, and it is covered where it lies in the 95 % interval of the measured one. Wide
 intervals cover anything: the file says how wide they were, and a machine that does other work gives no others.
 
 End to end the expected ratio follows from the operator's share of a pass at d = 0, as the ladder measured it: with its
@@ -19,16 +20,20 @@ import argparse
 import json
 import math
 import random
+import runpy
 import statistics
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from provenance import ROOT, provenance
 
 import fastkernels_gym as fk
 
+_CALLS, _TURNS = 9, 60  # of a long burst; bursts of each kind
 TRITON = """
 import torch
 import triton
@@ -80,20 +85,21 @@ class SiluAndMul(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is slowed down, by how much, and how long it is timed."""
+    """What is slowed down, by how much, and how long it is timed; on a GPU the shape of its input, too."""
 
     task: str
     source: str
     measure: Literal["op", "e2e"]
     slower: tuple[float, ...]
     budget_s: float
+    shape: tuple[int, int] = (0, 0)
 
 
 PLANS = {
     "cpu": [Plan("L1/silu_and_mul@tiny-llama:tiny/prefill", REPEATED, "op", (0.2, 0.4, 1.0), 2.0)],
     "cuda": [
-        Plan("L1/silu_and_mul@llama-3.1-8b:prefill-4k", TRITON, "op", (0.01, 0.02, 0.05, 0.1), 1.0),
-        Plan("L1/silu_and_mul@llama-3.1-8b:chat/prefill", TRITON, "e2e", (1.0, 2.0, 4.0), 10.0),
+        Plan("L1/silu_and_mul@llama-3.1-8b:prefill-4k", TRITON, "op", (0.01, 0.02, 0.05, 0.1), 1.0, (4096, 28672)),
+        Plan("L1/silu_and_mul@llama-3.1-8b:chat/prefill", TRITON, "e2e", (1.0, 2.0, 4.0), 10.0, (2048, 28672)),
     ],
 }
 
@@ -153,12 +159,13 @@ def main() -> None:
     plans = [plan for plan in PLANS[options.device] if options.measure in (None, plan.measure)]
     found = {(plan, d): Found(plan.task, plan.measure, d) for plan in plans for d in plan.slower}
     origin, deadline = provenance(), time.monotonic() + options.limit_s
+    known = {(plan, d): _cost(plan, d) for plan, d in found}
     try:
         with fk.Evaluator(options.device) as evaluator:
             for plan in plans:
                 _judge(evaluator, plan, 0.0)  # a session's first evaluation builds the model
             for plan in plans * options.repetitions:
-                device = _repeat(evaluator, plan, found, deadline)
+                device = _repeat(evaluator, plan, found, known, deadline)
                 out.write_text(json.dumps({**origin, "device": device, **_summary(found)}, indent=1) + "\n")
     except KeyboardInterrupt:
         print("interrupted: the file holds what there is", flush=True)
@@ -166,7 +173,13 @@ def main() -> None:
     print(f"{total['covered']} of {total['measured']} covered, by ± {total['median_half_width']} at the median; {out}")
 
 
-def _repeat(evaluator: fk.Evaluator, plan: Plan, found: dict[tuple[Plan, float], Found], deadline: float) -> str:
+def _repeat(
+    evaluator: fk.Evaluator,
+    plan: Plan,
+    found: dict[tuple[Plan, float], Found],
+    known: dict[tuple[Plan, float], float],
+    deadline: float,
+) -> str:
     """Measures d = 0 and every step of a plan once, in random order but for the first; returns the device's name."""
     plain = _judge(evaluator, plan, 0.0)
     for slower in random.sample(plan.slower, len(plan.slower)):
@@ -174,7 +187,7 @@ def _repeat(evaluator: fk.Evaluator, plan: Plan, found: dict[tuple[Plan, float],
             break
         slowed = _judge(evaluator, plan, slower)
         if plain.correct and slowed.correct:
-            print(found[plan, slower].add(_expected(plan, plain, slower), plain, slowed), flush=True)
+            print(found[plan, slower].add(_expected(plan, plain, known[plan, slower]), plain, slowed), flush=True)
         else:
             print(f"{plan.measure} +{slower:.0%}: {plain.verdict}, {slowed.verdict}: {slowed.feedback}", flush=True)
     return plain.device
@@ -185,12 +198,51 @@ def _judge(evaluator: fk.Evaluator, plan: Plan, slower: float) -> fk.Evaluation:
     return evaluator.evaluate(plan.task, source, measure=plan.measure, budget_s=plan.budget_s)
 
 
-def _expected(plan: Plan, plain: fk.Evaluation, slower: float) -> float:
+def _expected(plan: Plan, plain: fk.Evaluation, cost: float) -> float:
     """The true ratio of speedups: how much longer the operator takes, times its share of what is measured."""
     if plan.measure == "op":
-        return 1 / (1 + slower)
+        return 1 / (1 + cost)
     assert plain.e2e is not None and plain.op is not None
-    return 1 / (1 + slower * plain.op.candidate_us / 1000 / plain.e2e.candidate_ms)
+    return 1 / (1 + cost * plain.op.candidate_us / 1000 / plain.e2e.candidate_ms)
+
+
+def _cost(plan: Plan, slower: float) -> float:
+    """By what share of its time a kernel takes longer for this share of further rows."""
+    if plan.source is not TRITON:
+        return slower
+    inputs = [torch.randn(plan.shape, dtype=torch.bfloat16, device="cuda") for _ in range(_CALLS)]
+    bursts = [_bursts(plan, d, inputs) for d in (0.0, slower)]
+    taken = []
+    for _ in range(_TURNS):
+        short, long = ([_event_seconds(burst[index]) for burst in bursts] for index in range(2))
+        taken.append([late - early for late, early in zip(long, short, strict=True)])
+    plain, slowed = (statistics.median(seconds) for seconds in zip(*taken, strict=True))
+    torch.cuda.empty_cache()
+    return slowed / plain - 1
+
+
+def _bursts(plan: Plan, slower: float, inputs: list[torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, ...]:
+    """Graphs of one call, and of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"slower_{round(slower * 1000)}.py")
+        path.write_text(f"SLOWER = {slower}\n{plan.source}")
+        operator = runpy.run_path(str(path))["SiluAndMul"]()
+        operator(inputs[0])
+        graphs = tuple(torch.cuda.CUDAGraph() for _ in range(2))
+        for graph, some in zip(graphs, (inputs[:1], inputs), strict=True):
+            with torch.cuda.graph(graph):
+                for x in some:
+                    operator(x)
+    return graphs
+
+
+def _event_seconds(graph: torch.cuda.CUDAGraph) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
 
 
 def _estimate(evaluation: fk.Evaluation) -> Any:

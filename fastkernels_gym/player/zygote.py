@@ -92,6 +92,8 @@ def _become_player(sock: socket.socket, bell: Doorbell, message: dict[str, Any],
         channel, pidfd = Channel(sock), os.pidfd_open(os.getpid())
         channel.send({"hello": True}, [pidfd])
         os.close(pidfd)
+        if kept is not None:
+            _lend_kernels()
         from fastkernels_gym.player.worker import serve
 
         serve(channel, bell, threads=message["threads"])
@@ -106,7 +108,6 @@ def _enter_namespaces(kept: list[str]) -> None:
         os._exit(0)
     _mount_proc()
     _drop_privileges()
-    _lend_kernels()
     if not seccomp.missing():
         seccomp.install()
 

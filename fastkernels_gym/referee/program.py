@@ -42,6 +42,7 @@ from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
 
 _FRESH = (0.5, 1.5)  # times what the model computed
+_LARGE = 1 << 22  # elements of a tensor
 
 
 class Program:
@@ -329,9 +330,13 @@ class Program:
 def _draw(targets: list[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:
     """Fills tensors with what the model computed, the first of it, each element times a factor of its own."""
     sizes = [target.numel() for target in targets]
-    share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
-    torch._foreach_copy_(targets, list(originals[: len(targets)]))
-    torch._foreach_mul_(targets, list(share.split(sizes)))
+    if max(sizes) >= _LARGE:
+        for target in targets:
+            target.uniform_(*_FRESH)
+    else:  # all at once: hundreds of draws would be a kernel each
+        share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
+        torch._foreach_copy_(targets, list(share.split(sizes)))
+    torch._foreach_mul_(targets, list(originals[: len(targets)]))
 
 
 def expect(program: Program, call: Call, metadata: AttentionMetadata | None = None) -> Expected:
