@@ -32,7 +32,8 @@ class Doorbell:
 
     def __init__(self, fd: int) -> None:
         self.fd, self._bytes = fd, mmap.mmap(fd, _SIZE)
-        self._semaphores: Semaphores | None = None
+        self._words = memoryview(self._bytes).cast("I")
+        self._known_to_the_device: Semaphores | None = None
 
     @classmethod
     def create(cls) -> Doorbell:
@@ -41,14 +42,15 @@ class Doorbell:
         return cls(fd)
 
     @property
-    def _words(self) -> Semaphores:
-        if self._semaphores is None:
-            self._semaphores = Semaphores(self._bytes)
-        return self._semaphores
+    def _semaphores(self) -> Semaphores:
+        if self._known_to_the_device is None:
+            self._known_to_the_device = Semaphores(self._bytes)
+        return self._known_to_the_device
 
     def close(self) -> None:
-        if self._semaphores is not None:
-            self._semaphores.close()
+        if self._known_to_the_device is not None:
+            self._known_to_the_device.close()
+        self._words.release()
         self._bytes.close()
         os.close(self.fd)
 
@@ -65,8 +67,8 @@ class Doorbell:
 
     def hand_over(self, window: int) -> None:
         """In the current stream: says go, and what comes next waits until the player's stream says done."""
-        self._words.write(_GO_WORD, window)
-        self._words.wait_for(_DONE_WORD, window)
+        self._semaphores.write(_GO_WORD, window)
+        self._semaphores.wait_for(_DONE_WORD, window)
 
     def handed_back(self, window: int) -> bool:
         """Whether the player's stream has said done."""
@@ -93,9 +95,9 @@ class Doorbell:
 
     def enqueue(self, window: int, work: Callable[[], None]) -> None:
         """Has the current stream wait for the go, do what `work` enqueues, and say so."""
-        self._words.wait_for(_GO_WORD, window)
+        self._semaphores.wait_for(_GO_WORD, window)
         work()
-        self._words.write(_DONE_WORD, window)
+        self._semaphores.write(_DONE_WORD, window)
         self._bytes[_ARMED] = _byte(window)
 
 

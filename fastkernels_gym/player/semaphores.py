@@ -14,7 +14,7 @@ _AT_LEAST = 0  # what a wait is for, in 32 bits that wrap around
 
 
 class Semaphores:
-    """The words of a page; other processes may have it too.
+    """The words of a page, 32 bits each; other processes may have it too.
 
     Args:
         page: mapped; must not be closed before this is.
@@ -24,8 +24,8 @@ class Semaphores:
     """
 
     def __init__(self, page: mmap.mmap) -> None:
-        self._words = (ctypes.c_uint32 * (len(page) // 4)).from_buffer(page)
-        self._address, pointer = ctypes.c_void_p(ctypes.addressof(self._words)), ctypes.c_uint64()
+        self._memory = ctypes.c_char.from_buffer(page)
+        self._address, pointer = ctypes.c_void_p(ctypes.addressof(self._memory)), ctypes.c_uint64()
         flags = ctypes.c_uint(_PORTABLE | _MAPPED)
         check(driver().cuMemHostRegister_v2(self._address, ctypes.c_size_t(len(page)), flags))
         check(driver().cuMemHostGetDevicePointer_v2(ctypes.byref(pointer), self._address, ctypes.c_uint(0)))
@@ -39,15 +39,9 @@ class Semaphores:
         """The word becomes this when all that is in the current stream is done."""
         self._enqueue(driver().cuStreamWriteValue32_v2, word, value, 0)
 
-    def __getitem__(self, word: int) -> int:
-        return self._words[word]
-
-    def __setitem__(self, word: int, value: int) -> None:
-        self._words[word] = value
-
     def close(self) -> None:
         driver().cuMemHostUnregister(self._address)
-        del self._words
+        del self._memory
 
     def _enqueue(self, operation: ctypes._NamedFuncPointer, word: int, value: int, flags: int) -> None:
         stream, at = torch.cuda.current_stream().cuda_stream, self._pointer + 4 * word

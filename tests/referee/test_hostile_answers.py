@@ -237,6 +237,33 @@ def test_what_a_player_pleads_instead_of_ringing_is_its_fault() -> None:
         hostile.close()
 
 
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_player_that_does_not_hand_the_device_back_is_not_waited_for(answers: bool) -> None:
+    hostile = Hostile()
+    try:
+        hostile.ring(b"\0\1\0")
+        ends = contextlib.nullcontext() if answers else pytest.raises(CandidateFault, match="'run'")
+        with ends, hostile.player.enqueued({"op": "run"}, timeout=0.3) as handover:
+            assert not handover.bell.handed_back(handover.window)
+            if answers:
+                hostile.will_answer(frame({"done": True}))
+            while not handover.bell.handed_back(handover.window):
+                handover.watch()
+    finally:
+        hostile.close()
+
+
+def test_what_a_player_pleads_instead_of_enqueueing_is_its_fault() -> None:
+    hostile = Hostile()
+    try:
+        hostile.will_answer(frame({"fault": "runtime_error", "detail": "no graph"}))
+        with pytest.raises(CandidateFault) as caught, hostile.player.enqueued({"op": "run"}, timeout=5):
+            pytest.fail("nothing was enqueued")
+        assert caught.value.verdict is Verdict.RUNTIME_ERROR
+    finally:
+        hostile.close()
+
+
 @pytest.mark.parametrize("slab", ["ab" * 64, "ab", "zz" * 64, "weights", "", "no such slab"])
 def test_no_memory_that_it_names_breaks_the_referee(table: Table, slab: str) -> None:
     answer = copy.deepcopy(table.honest)

@@ -9,8 +9,8 @@ from fastkernels_gym.player import doorbell
 
 def enqueue(self, window, work):
     work()
-    self._words.wait_for(doorbell._GO_WORD, window)
-    self._words.write(doorbell._DONE_WORD, window)
+    self._semaphores.wait_for(doorbell._GO_WORD, window)
+    self._semaphores.write(doorbell._DONE_WORD, window)
     self._bytes[doorbell._ARMED] = doorbell._byte(window)
 
 

@@ -8,7 +8,7 @@ from fastkernels_gym.player import doorbell
 
 
 def enqueue(self, window, work):
-    self._words.wait_for(doorbell._GO_WORD, window)
+    self._semaphores.wait_for(doorbell._GO_WORD, window)
     work()
     self._bytes[doorbell._ARMED] = doorbell._byte(window)
 
