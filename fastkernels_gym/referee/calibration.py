@@ -94,12 +94,12 @@ class Figures:
         return Tolerance(self.spread, self.dead_band)
 
 
-# Until a device is tested. CUDA: the timings of benchmarks/results/h100-baseline-llama-3.1-8b.json (decisions.md).
+# Until a device is tested. CUDA: by the runs of benchmarks/results/h100-selftest.json (decisions.md).
 _DEFAULTS: Mapping[str, Mapping[Kind, Tolerance]] = {
     "cpu": {Kind.LONG: Tolerance(0.01, 0.05), Kind.SHORT: Tolerance(0.01, 0.05), Kind.E2E: Tolerance(0.01, 0.05)},
     "cuda": {
-        Kind.LONG: Tolerance(0.0045, 0.012),
-        Kind.SHORT: Tolerance(0.018, 0.045),
+        Kind.LONG: Tolerance(0.002, 0.006),
+        Kind.SHORT: Tolerance(0.004, 0.01),
         Kind.E2E: Tolerance(0.0025, 0.007),
     },
 }

@@ -28,7 +28,7 @@ from fastkernels_gym.reward import reward
 
 # Relative half-widths of the confidence interval: at which measuring stops, an operator and the full model, and up to
 # which the result is stable.
-_TARGET = {"cpu": (0.045, 0.045, 0.05), "cuda": (0.005, 0.003, 0.02)}
+_TARGET = {"cpu": (0.045, 0.045, 0.05), "cuda": (0.005, 0.002, 0.02)}
 
 
 class Referee:
