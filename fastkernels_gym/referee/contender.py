@@ -127,7 +127,8 @@ class Contender:
         Raises:
             CandidateFault: what the candidate raises, or outputs of another layout.
         """
-        self.share(program.scene.kv)
+        if program.needs_context or program.touches_pages:
+            self.share(program.scene.kv)
         self.set_pages(program)
         slab, device = self.share(program.region), self._subject.device
         reveals = {

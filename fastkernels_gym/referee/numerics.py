@@ -80,10 +80,11 @@ def errors(candidate: torch.Tensor, baseline: torch.Tensor, oracle: torch.Tensor
     finite = torch.isfinite(oracle)
     truth = torch.where(finite, oracle, 0.0)
     unit = torch.where(finite, half_ulp(truth, candidate.dtype), 0.0)
+    unit_rms, unit_max = _rms(unit), _max(unit)
 
     def off(values: torch.Tensor) -> tuple[float, float]:
-        error = torch.where(finite, values.double() - truth, 0.0).abs()
-        return _quotient(_rms(error), _rms(unit)), _quotient(_max(error), _max(unit))
+        error = torch.where(finite, values.double() - truth, 0.0)
+        return _quotient(_rms(error), unit_rms), _quotient(_max(error), unit_max)
 
     return Errors(int(finite.sum()), off(candidate), off(baseline))
 
@@ -170,11 +171,12 @@ def relative_rms(value: torch.Tensor, oracle: torch.Tensor) -> float:
 
 
 def _rms(values: torch.Tensor) -> float:
-    return math.sqrt(values.double().square().mean().item()) if values.numel() else 0.0
+    return torch.linalg.vector_norm(values.double()).item() / math.sqrt(values.numel()) if values.numel() else 0.0
 
 
 def _max(values: torch.Tensor) -> float:
-    return values.max().item() if values.numel() else 0.0
+    """The largest absolute value."""
+    return torch.linalg.vector_norm(values, math.inf).item() if values.numel() else 0.0
 
 
 def _quotient(error: float, scale: float) -> float:

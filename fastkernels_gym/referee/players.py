@@ -255,7 +255,10 @@ class Player:
         self.begin({**message, "window": window, "on_device": True}, timeout=timeout)
         heard = self._heard_instead(self._bell.armed, window, command, timeout, timeout)
         deadline = 0.0 if heard else time.monotonic() + timeout
-        yield Handover(self._bell, window, self._channel.pending, deadline)
+        try:
+            yield Handover(self._bell, window, self._channel.pending, deadline)
+        finally:  # whatever went wrong in the referee, its stream must not wait for ever
+            self._bell.take_back(window)
         if not heard:
             self._answer(command, timeout)
 
