@@ -84,6 +84,7 @@ class Trial:
     worst: ErrorRatio = ErrorRatio(0.0, 0.0)
     worst_at: str = ""
     _serial: int = 0
+    _found_intact: bool = False
     _contender: Contender | None = None
     _programs: list[Program] = field(default_factory=list)
 
@@ -127,7 +128,7 @@ class Trial:
         if self._contender is not None:
             self._contender.close()
         # A candidate that failed may have written them all the same; the next one must not feel it.
-        if not self.session.weights.intact():
+        if not self._found_intact and not self.session.weights.intact():
             self.session.weights.reveal()
         for program in self._programs:
             self.session.baseline.drop(program)
@@ -260,6 +261,7 @@ class Trial:
             self.contender.check_pages(scene)
         if not self.session.weights.intact():
             raise CandidateFault(Verdict.PROTOCOL_TAMPER, "weights were overwritten")
+        self._found_intact = True
 
     # Timing
 

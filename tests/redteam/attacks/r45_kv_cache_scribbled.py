@@ -1,4 +1,5 @@
-# Row 45: the KV cache in the arena overwritten.
+# Row 45: the KV cache in the arena overwritten, where there is one: in a pass of the model.
+# measure: e2e
 # expect: mutated_input, protocol_tamper, wrong_value
 import gc
 
