@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported, here and in the players: test processes and sandboxed players share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A secret of the host, there before any evaluator is: no player may see it.
 os.environ["HOST_API_KEY"] = "sk-secret-of-the-host"
+
+# No example is late: a machine that runs tests does other things too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 from fastkernels_gym import Evaluator  # noqa: E402
 from fastkernels_gym.request import Deadlines  # noqa: E402

@@ -182,7 +182,7 @@ def finished(scripted: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield path
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(number=st.integers(0, 1 << 20))
 def test_run_cut_off_at_any_byte_is_completed(scripted: Any, finished: Path, number: int) -> None:
     path = finished / "rollouts.jsonl"

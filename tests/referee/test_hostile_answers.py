@@ -34,7 +34,7 @@ from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
-quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 leaves = (
     st.none()
     | st.booleans()
@@ -153,7 +153,7 @@ class Table:
             "places": {"1": [[ref.to_json() for ref in slots if ref] for slots in self.program.out]},
         }
         self.parameters = [[name, list(ref.shape), ref.dtype] for name, ref in subject.refs.items()]
-        self.hostile.will_answer(frame({}), frame({}), frame(self.honest))
+        self.hostile.will_answer(frame({}), frame(self.honest))
         self.contender.prepare(self.program)
 
     def close(self) -> None:

@@ -35,21 +35,21 @@ def receive(data: bytes) -> dict[str, object]:
             sender.join()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_noise_is_no_message(data: bytes) -> None:
     with pytest.raises((ProtocolError, PeerClosed)):
         receive(struct.pack("<I", len(data)) + b"\xff" + data)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(min_value=MAX_FRAME + 1, max_value=(1 << 32) - 1))
 def test_a_length_over_the_limit_is_refused_before_anything_is_read(length: int) -> None:
     with pytest.raises(ProtocolError):
         receive(struct.pack("<I", length))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(JSON)
 def test_only_objects_are_messages(value: object) -> None:
     body = json.dumps(value).encode()
@@ -75,7 +75,7 @@ def test_a_silent_peer_times_out() -> None:
             Channel(ours).receive(timeout=0.1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(JSON)
 def test_any_json_is_a_reference_or_is_refused(value: object) -> None:
     try:
@@ -88,7 +88,7 @@ def test_any_json_is_a_reference_or_is_refused(value: object) -> None:
 numbers = st.integers(min_value=0, max_value=1 << 12)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     numbers, st.lists(st.tuples(numbers, numbers), max_size=4), st.sampled_from(["float32", "bfloat16", "int64", "x"])
 )
