@@ -11,6 +11,8 @@ import pytest
 import torch
 import transformers
 
+pytestmark = pytest.mark.xdist_group("two ranks")  # one process of the tests starts them, once
+
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
