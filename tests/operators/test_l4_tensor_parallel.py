@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-pytestmark = pytest.mark.xdist_group("two ranks")  # one process of the tests starts them, once
+pytestmark = pytest.mark.xdist_group("ranks")  # one process of the tests starts them, once
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
