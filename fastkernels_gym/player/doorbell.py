@@ -32,8 +32,7 @@ class Doorbell:
 
     def __init__(self, fd: int) -> None:
         self.fd, self._bytes = fd, mmap.mmap(fd, _SIZE)
-        self._words = memoryview(self._bytes).cast("I")
-        self._known_to_the_device: Semaphores | None = None
+        self._semaphores = Semaphores(self._bytes)
 
     @classmethod
     def create(cls) -> Doorbell:
@@ -41,16 +40,8 @@ class Doorbell:
         seal(fd, read_only=False)
         return cls(fd)
 
-    @property
-    def _semaphores(self) -> Semaphores:
-        if self._known_to_the_device is None:
-            self._known_to_the_device = Semaphores(self._bytes)
-        return self._known_to_the_device
-
     def close(self) -> None:
-        if self._known_to_the_device is not None:
-            self._known_to_the_device.close()
-        self._words.release()
+        self._semaphores.close()
         self._bytes.close()
         os.close(self.fd)
 
@@ -72,11 +63,11 @@ class Doorbell:
 
     def handed_back(self, window: int) -> bool:
         """Whether the player's stream has said done."""
-        return self._words[_DONE_WORD] >= window
+        return self._semaphores[_DONE_WORD] >= window
 
     def take_back(self, window: int) -> None:
         """Says done in the place of a player that will not."""
-        self._words[_DONE_WORD] = window
+        self._semaphores[_DONE_WORD] = window
 
     # The player's
 

@@ -23,7 +23,7 @@ class DeviceClock:
 
     def __init__(self) -> None:
         self._page, self._windows = mmap.mmap(-1, mmap.PAGESIZE), 0
-        self._words, self._gate = memoryview(self._page).cast("I"), Semaphores(self._page)
+        self._gate = Semaphores(self._page)
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def seconds(self, enqueue: Callable[[], None], watch: Callable[[], None]) -> float:
@@ -40,12 +40,11 @@ class DeviceClock:
             enqueue()
             self._end.record()
         finally:
-            self._words[_GATE] = self._windows
+            self._gate[_GATE] = self._windows
         while not self._end.query():
             watch()
         return float(self._begin.elapsed_time(self._end)) / 1000
 
     def close(self) -> None:
         self._gate.close()
-        self._words.release()
         self._page.close()
