@@ -29,12 +29,19 @@ def evaluator() -> Iterator[Evaluator]:
 
 
 @pytest.fixture(scope="session")
-def strict_evaluator() -> Iterator[Evaluator]:
-    """Short deadlines, and players that interpret Triton; its tests are marked as one xdist group, `strict`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        with Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4)) as evaluator:
-            yield evaluator
+def _short_deadlines() -> Iterator[Evaluator]:
+    with Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4)) as evaluator:
+        yield evaluator
+
+
+@pytest.fixture
+def strict_evaluator(_short_deadlines: Evaluator, monkeypatch: pytest.MonkeyPatch) -> Evaluator:
+    """Short deadlines, and players that interpret Triton; its tests are marked as one xdist group, `strict`.
+
+    Only during its own tests: an evaluator hands the variable to its players whenever it starts a sandbox.
+    """
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    return _short_deadlines
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
