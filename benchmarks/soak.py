@@ -108,12 +108,16 @@ def soak(options: argparse.Namespace, course: Course) -> None:
 
 
 def corpus(device: str, *, with_open: bool) -> tuple[list[Any], list[Any]]:
-    """The honest kernels and the attacks that one evaluator of the device can judge, in its usual deadlines."""
+    """The honest kernels and the attacks that one evaluator of the device can judge, in its usual deadlines.
+
+    Without those that take a compiler a minute: a soak would be little else.
+    """
     from catalogue import attacks, honest
 
     kernels = [one for one in honest() if one.device in ("cpu", device) and not (one.interpret and device == "cpu")]
     hostile = [one for one in attacks() if one.source is not None and not one.hurried and (with_open or not one.open)]
-    return [one for one in kernels if not one.slow], [one for one in hostile if one.device in ("cpu", device)]
+    kernels = [one for one in kernels if not (one.slow or one.compiles)]
+    return kernels, [one for one in hostile if one.device in ("cpu", device)]
 
 
 def device_memory() -> int | None:

@@ -5,11 +5,13 @@ A file's leading comment names the row of the catalogue and its idea, then one `
     task, measure    what it is judged on; a small operator, by itself, where nothing is said; of a model by device
     device           `cuda` for what needs a GPU
     expect           the verdicts that it may end with; `none` where the reply holds no candidate
+    expect on cuda   the same on a GPU, for what is no matter of one but ends otherwise there
     open             why it is not contained, or not accepted, yet, and what would mend that
     runs             how often it is submitted, one submission after the other
     hurried          judged under short deadlines
     interpret        needs players that interpret Triton
     slow             takes longer than a test may
+    compiles         for so long that an evaluation is little else
 
 A Markdown file is the reply of an agent.
 """
@@ -59,6 +61,8 @@ class Submission:
     hurried: bool = False
     interpret: bool = False
     slow: bool = False
+    compiles: bool = False
+    expect_on_cuda: frozenset[str] = frozenset()
 
     @property
     def source(self) -> bytes | str | None:
@@ -72,6 +76,10 @@ class Submission:
 
     def task_on(self, device: str) -> str:
         return self.task if "@" in self.task else f"{self.task}@{MODELS[device]}"
+
+    def may_end_with(self, device: str) -> frozenset[str]:
+        """Verdicts on a device, by the name that its evaluations give it."""
+        return self.expect if device.startswith("CPU") else self.expect_on_cuda or self.expect
 
     @classmethod
     def read(cls, path: Path) -> Submission:
@@ -96,6 +104,8 @@ class Submission:
             hurried="hurried" in keys,
             interpret="interpret" in keys,
             slow="slow" in keys,
+            compiles="compiles" in keys,
+            expect_on_cuda=frozenset(filter(None, keys.get("expect on cuda", "").split(", "))),
         )
 
 
@@ -132,8 +142,8 @@ def complaints(one: Submission, evaluation: Evaluation) -> Iterator[str]:
     # A forged speedup that is only too noisy to be paid is a forged speedup all the same.
     if one.row and evaluation.replace(stable=True).paid:
         yield f"paid {evaluation.reward:.3g}"
-    if evaluation.verdict not in one.expect:
-        yield f"{evaluation.verdict}, expected {', '.join(sorted(one.expect))}"
+    if evaluation.verdict not in (expect := one.may_end_with(evaluation.device)):
+        yield f"{evaluation.verdict}, expected {', '.join(sorted(expect))}"
     text = evaluation.feedback
     if LOOT in text:
         yield f"leaked {text[text.index(LOOT) :]}"

@@ -34,6 +34,16 @@ def test_players_that_differ_are_told_from_noise(spread: float, error: float) ->
     assert found.dead_band >= 2 * found.sd or found.dead_band == 0.002
 
 
+@pytest.mark.parametrize("count", [10, 30])
+def test_a_spread_found_in_few_runs_is_wide_enough_for_those_to_come(count: int) -> None:
+    later = aa_runs(0.003, 0.001, 2000)
+    held = []
+    for begin in range(0, len(later), count):
+        spread = Figures.of(later[begin : begin + count], DATE).spread
+        held += [abs(log) <= 1.96 * math.hypot(error, spread) for log, error in later[begin + count :] + later[:begin]]
+    assert sum(held) / len(held) > 0.95
+
+
 def test_what_was_tested_holds_on_that_device_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     test = SelfTest.start("cpu", 1.0)
@@ -47,7 +57,8 @@ def test_what_was_tested_holds_on_that_device_alone(monkeypatch: pytest.MonkeyPa
 
     found = Calibration.stored("cuda", DEVICE)
     default = Calibration.default("cuda")
-    assert found.e2e.spread == pytest.approx(0.004, rel=0.05) and found.e2e.dead_band == pytest.approx(0.008, rel=0.05)
+    # Ten runs scatter by a half as much again, perhaps.
+    assert 0.004 < found.e2e.spread < 0.006 and found.e2e.dead_band == pytest.approx(0.008, rel=0.05)
     # A single run says nothing.
     assert found.tolerances[Kind.LONG] == default.tolerances[Kind.LONG] and Kind.LONG not in found.figures
     for other in (replace(DEVICE, driver="581"), replace(DEVICE, torch="2.12"), replace(DEVICE, uuid="GPU-2")):

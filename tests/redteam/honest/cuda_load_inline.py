@@ -1,5 +1,6 @@
 # Honest: CUDA C++ compiled by load_inline.
 # device: cuda
+# compiles: nvcc reads torch's headers
 import torch
 from torch import nn
 from torch.utils.cpp_extension import load_inline

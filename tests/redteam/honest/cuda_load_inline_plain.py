@@ -1,5 +1,6 @@
 # Honest: CUDA C++ compiled by load_inline, without torch's headers in the CUDA source, as the prompt advises.
 # device: cuda
+# compiles: nvcc, and g++ reads torch's header
 import torch
 from torch import nn
 from torch.utils.cpp_extension import load_inline
