@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def soak(options: argparse.Namespace, course: Course) -> None:
 
     begin, rng = time.monotonic(), random.Random(options.seed)
     kernels, hostile = corpus(options.device, with_open=options.open)
+    decks = shuffled(kernels, rng), shuffled(hostile, rng)
     with canaries(), fk.Evaluator(options.device) as evaluator:
         for one in {one.task: one for one in kernels}.values():  # every session's first evaluation allocates
             submit(evaluator, one)
@@ -85,7 +87,7 @@ def soak(options: argparse.Namespace, course: Course) -> None:
             if time.monotonic() - begin > options.limit_s:
                 print(f"the limit of {options.limit_s:g} s", flush=True)
                 break
-            one = rng.choice(rng.choice((kernels, hostile)))
+            one = next(rng.choice(decks))
             before, began = Traces.take(), time.monotonic()
             results = submit(evaluator, one)
             course.seconds.append(time.monotonic() - began)
@@ -105,6 +107,12 @@ def soak(options: argparse.Namespace, course: Course) -> None:
             }
             place = f"{index + 1:4}/{options.evaluations} {time.monotonic() - begin:6.0f} s"
             print(f"{place}  {one.name:32} {results[-1].verdict:20} {'; '.join(found)}", flush=True)
+
+
+def shuffled(submissions: Sequence[Any], rng: random.Random) -> Iterator[Any]:
+    """Without end, each as often as any other, in an order that nobody knows."""
+    while True:
+        yield from rng.sample(submissions, len(submissions))
 
 
 def corpus(device: str, *, with_open: bool) -> tuple[list[Any], list[Any]]:
