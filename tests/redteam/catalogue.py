@@ -5,7 +5,6 @@ A file's leading comment names the row of the catalogue and its idea, then one `
     task, measure    what it is judged on; a small operator, by itself, where nothing is said; of a model by device
     device           `cuda` for what needs a GPU
     expect           the verdicts that it may end with; `none` where the reply holds no candidate
-    expect on cuda   the same on a GPU, for what is no matter of one but ends otherwise there
     open             why it is not contained, or not accepted, yet, and what would mend that
     runs             how often it is submitted, one submission after the other
     hurried          judged under short deadlines
@@ -13,7 +12,8 @@ A file's leading comment names the row of the catalogue and its idea, then one `
     slow             takes longer than a test may
     compiles         for so long that an evaluation is little else
 
-A Markdown file is the reply of an agent.
+An attack that needs no GPU is held to its verdicts on a CPU; on a GPU it may end as it likes, but for what else must
+be true. A Markdown file is the reply of an agent.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pathlib import Path
 
 from fastkernels_gym import EvalRequest, Evaluation, Evaluator
 from fastkernels_gym.candidate import parse_reply
+from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.L1 import silu_and_mul
 
 MODELS = {"cpu": "tiny-llama", "cuda": "llama-3.1-8b"}
@@ -62,7 +63,6 @@ class Submission:
     interpret: bool = False
     slow: bool = False
     compiles: bool = False
-    expect_on_cuda: frozenset[str] = frozenset()
 
     @property
     def source(self) -> bytes | str | None:
@@ -77,9 +77,10 @@ class Submission:
     def task_on(self, device: str) -> str:
         return self.task if "@" in self.task else f"{self.task}@{MODELS[device]}"
 
-    def may_end_with(self, device: str) -> frozenset[str]:
-        """Verdicts on a device, by the name that its evaluations give it."""
-        return self.expect if device.startswith("CPU") else self.expect_on_cuda or self.expect
+    def may_end_with(self, verdict: str, device: str) -> bool:
+        """Whether the verdict is as it must be on a device, by the name that evaluations give it."""
+        elsewhere = self.device == "cpu" and not device.startswith("CPU")
+        return verdict in self.expect or (self.row > 0 and elsewhere and verdict != Verdict.INFRA_ERROR)
 
     @classmethod
     def read(cls, path: Path) -> Submission:
@@ -105,7 +106,6 @@ class Submission:
             interpret="interpret" in keys,
             slow="slow" in keys,
             compiles="compiles" in keys,
-            expect_on_cuda=frozenset(filter(None, keys.get("expect on cuda", "").split(", "))),
         )
 
 
@@ -142,8 +142,8 @@ def complaints(one: Submission, evaluation: Evaluation) -> Iterator[str]:
     # A forged speedup that is only too noisy to be paid is a forged speedup all the same.
     if one.row and evaluation.replace(stable=True).paid:
         yield f"paid {evaluation.reward:.3g}"
-    if evaluation.verdict not in (expect := one.may_end_with(evaluation.device)):
-        yield f"{evaluation.verdict}, expected {', '.join(sorted(expect))}"
+    if not one.may_end_with(evaluation.verdict, evaluation.device):
+        yield f"{evaluation.verdict}, expected {', '.join(sorted(one.expect))}"
     text = evaluation.feedback
     if LOOT in text:
         yield f"leaked {text[text.index(LOOT) :]}"

@@ -1,6 +1,5 @@
 # Row 30: an output described with fewer strides than sizes, to bring the referee down.
 # expect: protocol_tamper, wrong_shape
-# expect on cuda: wrong_dtype
 from fastkernels_gym.player import worker
 
 import torch
