@@ -36,13 +36,13 @@ Block = Sequence[tuple[float, float]]
 class Samples:
     """Blocks of two pairs of windows, seconds: of each pair the baseline's, then the candidate's.
 
-    `single` are further bursts of one call, beside those of `short` that came with a long one. `fixed_spread` is by how
-    much the fixed costs of two honest players differ, as a share of a window of one call; `discarded` is how many
-    blocks were left out because the device was slowed down, `slowed` how many were not.
+    `single` are further bursts of one call, beside those of `short` that came with a long one. `fixed_s` is by how many
+    seconds the fixed costs of two honest players differ; `discarded` is how many blocks were left out because the
+    device was slowed down, `slowed` how many were not.
     """
 
     calls: int
-    fixed_spread: float = 0.0
+    fixed_s: float = 0.0
     short: list[Block] = field(default_factory=list)
     long: list[Block] = field(default_factory=list)
     single: list[Block] = field(default_factory=list)
@@ -59,12 +59,14 @@ class CallTime:
     """Seconds a call, resampled: row 0 is the estimate, the others bootstrap replicates; columns as in `Samples`.
 
     `borne_out` are the candidate's with no more saved than bursts of one call show, or than there was to save,
-    replicate by replicate; None where nothing says so. `blocks` is how many there were; `resolution` by how many
-    seconds a call the players' fixed costs may shift it; `discarded` and `slowed` as in `Samples`.
+    replicate by replicate; None where nothing says so. `single_saving` is what those bursts show by themselves, with
+    nothing granted. `blocks` is how many there were; `resolution` by how many seconds a call the players' fixed costs
+    may shift it; `discarded` and `slowed` as in `Samples`.
     """
 
     replicates: NDArray[np.float64]
     borne_out: NDArray[np.float64] | None = None
+    single_saving: NDArray[np.float64] | None = None
     blocks: int = 1
     resolution: float = 0.0
     discarded: int = 0
@@ -101,7 +103,7 @@ class Duel:
         candidate: runs a burst in the candidate's player.
         calls: calls of the long burst; a program of one call is timed by its windows alone.
         weight: how often the workload makes the call.
-        fixed_spread: by how much the fixed costs of two honest players differ, as a share of a window of one call.
+        fixed_s: by how many seconds the fixed costs of two honest players differ.
         prepare: called before each pair; both players of a pair are given the same inputs.
         check: called after each pair; judges what the windows gave.
         settle: makes a player, by its column, ready for its turn: the first window after a pause is slow, whatever runs
@@ -118,7 +120,7 @@ class Duel:
         rng: random.Random,
         *,
         weight: float = 1.0,
-        fixed_spread: float = 0.0,
+        fixed_s: float = 0.0,
         prepare: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
         settle: Callable[[int], None] = lambda player: None,
@@ -130,7 +132,7 @@ class Duel:
         self._settle, self._quiet, self._slowed = settle, quiet, slowed
         self._spent_s = 0.0
         self.weight = weight
-        self.samples = Samples(calls, fixed_spread)
+        self.samples = Samples(calls, fixed_s)
 
     def block(self, *, late: bool = False) -> None:
         """One ABBA block in random order: every player's short and long burst, twice.
@@ -245,7 +247,7 @@ def call_time(samples: Samples) -> CallTime:
     long = np.log(np.asarray(samples.long))
     direct = np.exp(_paired(long, picks))
     if samples.calls == 1:
-        return CallTime(direct, None, blocks, 0.0, samples.discarded, samples.slowed)
+        return CallTime(direct, blocks=blocks, discarded=samples.discarded, slowed=samples.slowed)
     short = np.exp(_paired(np.log(np.asarray(samples.short)), picks))
     singles = [*samples.short, *samples.single]
     further = np.concatenate([np.arange(len(singles))[None], rng.integers(0, len(singles), (_RESAMPLES, len(singles)))])
@@ -257,17 +259,16 @@ def call_time(samples: Samples) -> CallTime:
     # lest it bias an honest kernel downward; and they only ever take a saving away. That noise explains a saving does
     # not prove it: at the lower end of the interval what single calls leave open is not granted.
     whole, alone = direct[:, 0] - direct[:, 1], single[:, 0] - single[:, 1]
-    granted = samples.fixed_spread * short[0, 0]
     bounds = [
-        (saved + 1.96 * float(np.std(saved[1:])) + granted) / calls
+        (saved + 1.96 * float(np.std(saved[1:])) + samples.fixed_s) / calls
         for saved, calls in ((whole, samples.calls), (alone, 1))
     ]
     paid = np.minimum(saving, np.maximum(0.0, np.minimum(*bounds)))
-    shown = np.minimum(paid, np.maximum(0.0, alone + granted))
+    shown = np.minimum(paid, np.maximum(0.0, alone + samples.fixed_s))
     candidate, borne_out = (np.maximum(slope[:, 0] - saved, 0.01 * slope[:, 0]) for saved in (paid, shown))
     times = np.stack([slope[:, 0], candidate], axis=1)
-    resolution = float(granted) / samples.calls
-    return CallTime(times, borne_out, blocks, resolution, samples.discarded, samples.slowed)
+    resolution = samples.fixed_s / samples.calls
+    return CallTime(times, borne_out, alone, blocks, resolution, samples.discarded, samples.slowed)
 
 
 def speedup(times: Sequence[CallTime], weights: Sequence[float]) -> Estimate:

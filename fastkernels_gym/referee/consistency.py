@@ -15,6 +15,9 @@ from fastkernels_gym.results import Verdict
 # CPU's other users move it by a factor of two, and nothing of the candidate's runs there beside the baseline.
 DRIFT = {"cpu": math.inf, "cuda": 0.03}
 
+_PROVEN = 0.75  # of a saving, by bursts of one call: more need not be asked
+_COLD = 1.5  # times what it saves in a pass an operator may save in bursts
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -35,6 +38,29 @@ def saves_more(whole: CallTime, possible_s: float, tolerance: Tolerance) -> bool
     saved = whole.replicates[:, 0] - whole.replicates[:, 1]
     error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
     return float(saved[0]) - Z95 * error > possible_s + tolerance.dead_band * whole.baseline
+
+
+def rests_on_grant(found: CallTime) -> bool:
+    """Whether most of an operator's saving is granted, since players' fixed costs differ, and by single calls unproven.
+
+    Work that is batched over a burst looks so, and so does a small kernel's true saving.
+    """
+    if found.single_saving is None or found.resolution == 0.0:
+        return False
+    return found.saving > 0.0 and float(np.quantile(found.single_saving[1:], 0.025)) < _PROVEN * found.saving
+
+
+def unseen(whole: CallTime, claimed_s: float, tolerance: Tolerance) -> bool:
+    """Whether a phase, whose calls depend on each other, certainly saves less than an operator's bursts promise.
+
+    Args:
+        whole: a pass of the phase.
+        claimed_s: seconds of a pass, by the bursts: cold, where in a pass the last operator left data in the cache.
+        tolerance: of the full model.
+    """
+    saved = whole.replicates[:, 0] - whole.replicates[:, 1]
+    error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
+    return claimed_s > _COLD * max(0.0, float(saved[0]) + Z95 * error)
 
 
 def at_most(whole: CallTime, possible_s: float) -> CallTime:

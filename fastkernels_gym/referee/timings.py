@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fastkernels_gym.catalog import OperatorInfo
@@ -63,12 +63,14 @@ class Timed:
         tolerance: between equal kernels.
         estimate: what they add up to.
         kept: what is asked about when the candidate is dead: the operator's heaviest case, every phase of the model.
+        claimed_s: seconds of a pass, by phase, that the operator saves by its bursts and on grant; it is to show them.
     """
 
     times: Sequence[CallTime]
     tolerance: Tolerance
     estimate: Rung | EndToEnd
     kept: Sequence[tuple[Measured, CallTime]] = ()
+    claimed_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:

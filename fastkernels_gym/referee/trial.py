@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,13 +11,13 @@ from functools import partial
 import torch
 
 from fastkernels_gym.candidate import Candidate
-from fastkernels_gym.catalog import OperatorInfo, Task
+from fastkernels_gym.catalog import OperatorInfo, Phase, Task
 from fastkernels_gym.catalog.operators import siblings
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
-from fastkernels_gym.referee.consistency import Doubt
+from fastkernels_gym.referee.consistency import Doubt, rests_on_grant, unseen
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.hard_values import HARD_VALUES, NOT_FINITE
 from fastkernels_gym.referee.judging import Expected
@@ -25,7 +25,7 @@ from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.program import Program, expect
-from fastkernels_gym.referee.recording import burst_length, record, recorded
+from fastkernels_gym.referee.recording import burst_length, calls_a_pass, record, recorded
 from fastkernels_gym.referee.roofline import work_of
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
@@ -43,8 +43,9 @@ from fastkernels_gym.results import Correctness, Verdict
 
 _JUDGED = 2  # calls of a program whose every element is judged, or as many as make a statistic
 _UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as make a statistic
-# By how much two honest players' fixed costs differ, as a share of a window of one call (docs/decisions.md).
-_FIXED_SPREAD = {"cpu": 0.0, "cuda": 0.004}
+# By how many seconds two honest players' fixed costs differ where the device times them (docs/decisions.md).
+_FIXED_S = {"cpu": 0.0, "cuda": 1e-6}
+_PASSES_S = 1.0  # of timing, for passes that are to show what an operator saves
 _SHARES = {"op": 0.3, "ladder": 0.15, "e2e": 0.55}  # of the timing budget; all rungs of the ladder share one
 
 
@@ -159,9 +160,9 @@ class Trial:
             measured.append(Measured(program, expected, case.phase, shapes, case.n * case.count, *bounds))
         return measured
 
-    def _examine_model(self) -> list[Measured]:
+    def _examine_model(self, phases: Sequence[Phase]) -> list[Measured]:
         measured = []
-        for phase in self.task.workload.phases:
+        for phase in phases:
             scene = self.session.scenes[phase.name]
             program = self._new_pass(scene)
             expected = self._judge_program(program, f"the full model, {phase.name}")
@@ -282,10 +283,28 @@ class Trial:
             del measured  # gigabytes, which the next rung needs
         if len(shares) > len(rungs):
             with self.watch.on("correctness"):
-                whole = self._examine_model()
+                whole = self._examine_model(self.task.workload.phases)
             with self.watch.on("timing"):
                 timings.whole = self._time_model(whole, max(0.0, budget_s - (self.watch.timing - begin)), precision)
+        if timings.operator is not None and timings.operator.claimed_s and timings.doubt is None:
+            timings.doubt = self._unseen(timings.operator.claimed_s, timings.whole, precision)
         return timings
+
+    def _unseen(self, claimed_s: Mapping[str, float], whole: Timed | None, precision: Precision) -> Doubt | None:
+        """Why an operator's saving is not believed that single calls do not prove: passes of the model do not show it.
+
+        Bursts can be worked off at once, a pass cannot: what a call is given the one before it has computed.
+        """
+        if whole is None:
+            with self.watch.on("correctness"):
+                passes = self._examine_model([phase for phase in self.task.workload.phases if phase.name in claimed_s])
+            with self.watch.on("timing"):
+                whole = self._time_model(passes, _PASSES_S, precision)
+        for one, found in whole.kept:
+            if one.phase in claimed_s and unseen(found, claimed_s[one.phase], whole.tolerance):
+                detail = f"what {self.task.operator.id} saves in bursts is not seen in a {one.phase} pass"
+                return Doubt(Verdict.TIMING_INCONSISTENT, detail)
+        return None
 
     def _time_operator(
         self, operator: OperatorInfo, measured: Sequence[Measured], seconds: float, precision: Precision, *, asked: bool
@@ -295,10 +314,21 @@ class Trial:
         tolerance = tolerance_of(measured, found, precision.calibration)
         timed = Timed(found, tolerance, rung(operator, measured, found, tolerance.spread))
         if asked and timed.proven:
-            pairs = zip(measured, found, strict=True)
-            timed = replace(timed, kept=[max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)])
+            pairs = list(zip(measured, found, strict=True))
+            heaviest = max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)
+            timed = replace(timed, kept=[heaviest], claimed_s=self._claimed_seconds(pairs))
         self._drop(measured, [one for one, _ in timed.kept])
         return timed, too_fast(operator, measured, timed)
+
+    def _claimed_seconds(self, pairs: Sequence[tuple[Measured, CallTime]]) -> dict[str, float]:
+        """What the operator saves on grant, of one pass of each phase that the device can time to some microseconds."""
+        claimed: dict[str, float] = {}
+        cases = self.task.cases_of(self.task.operator.id)
+        for case, (one, found) in zip(cases, pairs, strict=True):
+            if one.program.scene.graph and rests_on_grant(found):
+                saved = calls_a_pass(self.session, case) * found.saving
+                claimed[one.phase] = claimed.get(one.phase, 0.0) + saved
+        return claimed
 
     def _time_model(self, whole: Sequence[Measured], seconds: float, precision: Precision) -> Timed:
         found = self._measure(whole, seconds, precision.stop_whole)
@@ -339,7 +369,7 @@ class Trial:
             len(program.calls),
             self.session.rng,
             weight=one.calls,
-            fixed_spread=_FIXED_SPREAD[program.region.device.type],
+            fixed_s=_FIXED_S[program.region.device.type],
             prepare=pairing.renew,
             check=pairing.judge,
             settle=pairing.settle,

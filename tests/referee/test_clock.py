@@ -21,8 +21,8 @@ def player(rng: random.Random, call_s: float, *, fixed: Callable[[int], float] =
     return burst
 
 
-def measure(baseline, candidate, calls: int = 32, blocks: int = 60, fixed_spread: float = 0.0) -> CallTime:
-    duel = Duel(baseline, candidate, calls, random.Random(0), fixed_spread=fixed_spread)
+def measure(baseline, candidate, calls: int = 32, blocks: int = 60, fixed_s: float = 0.0) -> CallTime:
+    duel = Duel(baseline, candidate, calls, random.Random(0), fixed_s=fixed_s)
     for _ in range(blocks):
         duel.block()
     return call_time(duel.samples)
@@ -55,7 +55,7 @@ def test_a_player_with_higher_fixed_costs_is_not_slower() -> None:
     """Single calls that cost more bound a saving; they are no loss."""
     rng = random.Random(5)
     slower = player(rng, 2e-6, fixed=lambda n: 1.1 * FIXED, noise=0.001)
-    equal = speedup([measure(player(rng, 2e-6, noise=0.001), slower, 512, fixed_spread=0.1)], [1.0])
+    equal = speedup([measure(player(rng, 2e-6, noise=0.001), slower, 512, fixed_s=0.1 * FIXED)], [1.0])
     assert abs(equal.speedup - 1) < 0.02
     much_slower = player(rng, 2e-6, fixed=lambda n: 1.5 * FIXED, noise=0.001)
     assert speedup([measure(player(rng, 2e-6, noise=0.001), much_slower, 512)], [1.0]).speedup > 0.97
@@ -65,7 +65,7 @@ def test_working_a_burst_off_at_once_earns_nothing() -> None:
     """The first call of a burst does the others' work: single calls show that nothing is faster."""
     rng = random.Random(6)
     cheat = player(rng, 0.0, fixed=lambda n: FIXED + 1e-3)
-    assert speedup([measure(player(rng, 1e-3), cheat, fixed_spread=0.1)], [1.0]).speedup < 1.2
+    assert speedup([measure(player(rng, 1e-3), cheat, fixed_s=0.1 * FIXED)], [1.0]).speedup < 1.2
 
 
 def test_a_saving_that_single_calls_leave_open_is_not_proven() -> None:

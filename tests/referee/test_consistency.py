@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime, Duel, call_time
-from fastkernels_gym.referee.consistency import DRIFT, saves_more, slower_in_company
+from fastkernels_gym.referee.consistency import DRIFT, rests_on_grant, saves_more, slower_in_company, unseen
 
 E2E = Tolerance(0.004, 0.01)
 PASS_S = 6e-3
@@ -18,6 +18,18 @@ PASS_S = 6e-3
 
 def windows(rng: random.Random, seconds: float, *, noise: float, offset: float = 0.0):
     return lambda n: seconds * (1 + offset) * (1 + noise * rng.gauss(0, 1))
+
+
+def bursts(rng: random.Random, baseline_s: float, candidate_s: float, single_s: float) -> CallTime:
+    """As the device's own clock times them, in windows of a millisecond; of one call and of 512."""
+
+    def player(call_s: float, alone_s: float):
+        return lambda n: 0.9e-3 + rng.gauss(0, 1e-6) + (alone_s if n == 1 else n * call_s)
+
+    duel = Duel(player(baseline_s, baseline_s), player(candidate_s, single_s), 512, rng, fixed_s=1e-6)
+    for _ in range(12):
+        duel.block()
+    return call_time(duel.samples)
 
 
 def passes(rng: random.Random, baseline_s: float, candidate_s: float, noise: float, blocks: int = 20) -> CallTime:
@@ -74,3 +86,32 @@ def test_a_burst_has_the_same_questions() -> None:
 
     assert slower_in_company(measured(60e-6, 20), measured(50e-6, 3), E2E, DRIFT["cuda"])
     assert not slower_in_company(measured(50e-6, 20), measured(50e-6, 3), E2E, DRIFT["cuda"])
+
+
+@pytest.mark.parametrize("call_s", [2.7e-6, 10e-6, 30e-6])
+def test_work_batched_over_a_burst_rests_on_grant(call_s: float) -> None:
+    for seed in range(20):
+        batched = bursts(random.Random(seed), call_s, 0.1e-6, single_s=call_s)
+        assert batched.saving <= 3e-6 and rests_on_grant(batched)
+
+
+@pytest.mark.parametrize("call_s", [15e-6, 50e-6])
+def test_a_saving_that_single_calls_prove_does_not(call_s: float) -> None:
+    for seed in range(20):
+        assert not rests_on_grant(bursts(random.Random(seed), call_s, call_s / 2, single_s=call_s / 2))
+        assert not rests_on_grant(bursts(random.Random(seed), call_s, 1.2 * call_s, single_s=1.2 * call_s))
+
+
+@given(st.integers(0, 2**32), st.floats(0.0, 0.5), st.floats(0.7, 1.3), st.sampled_from([0.002, 0.01, 0.03]))
+@settings(max_examples=150)
+def test_what_a_pass_shows_is_never_unseen(seed: int, won: float, warm: float, noise: float) -> None:
+    """Bursts run cold, passes do not: either may save more."""
+    found = passes(random.Random(seed), PASS_S, PASS_S * (1 - won), noise)
+    assert not unseen(found, won * PASS_S / warm, E2E)
+
+
+@given(st.integers(0, 2**32), st.floats(0.05, 0.6), st.floats(0.0, 0.2))
+@settings(max_examples=150)
+def test_a_saving_that_bursts_alone_show_is_found_out(seed: int, claimed: float, true: float) -> None:
+    found = passes(random.Random(seed), PASS_S, PASS_S * (1 - claimed * true), 0.003)
+    assert unseen(found, claimed * PASS_S, E2E)
