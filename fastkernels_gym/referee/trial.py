@@ -44,7 +44,7 @@ from fastkernels_gym.results import Correctness, Verdict
 _JUDGED = 2  # calls of a program whose every element is judged, or as many as make a statistic
 _UNSEEN_CALLS = 2  # at lengths that are not in the observation, or as many as make a statistic
 # By how many seconds two honest players' fixed costs differ where the device times them (docs/decisions.md).
-_FIXED_S = {"cpu": 0.0, "cuda": 1e-6}
+_FIXED_S = {"cpu": 0.0, "cuda": 1.5e-6}
 _PASSES_S = 1.0  # of timing, for passes that are to show what an operator saves
 _SHARES = {"op": 0.3, "ladder": 0.15, "e2e": 0.55}  # of the timing budget; all rungs of the ladder share one
 

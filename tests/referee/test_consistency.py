@@ -26,7 +26,7 @@ def bursts(rng: random.Random, baseline_s: float, candidate_s: float, single_s: 
     def player(call_s: float, alone_s: float):
         return lambda n: 0.9e-3 + rng.gauss(0, 1e-6) + (alone_s if n == 1 else n * call_s)
 
-    duel = Duel(player(baseline_s, baseline_s), player(candidate_s, single_s), 512, rng, fixed_s=1e-6)
+    duel = Duel(player(baseline_s, baseline_s), player(candidate_s, single_s), 512, rng, fixed_s=1.5e-6)
     for _ in range(12):
         duel.block()
     return call_time(duel.samples)
@@ -92,7 +92,7 @@ def test_a_burst_has_the_same_questions() -> None:
 def test_work_batched_over_a_burst_rests_on_grant(call_s: float) -> None:
     for seed in range(20):
         batched = bursts(random.Random(seed), call_s, 0.1e-6, single_s=call_s)
-        assert batched.saving <= 3e-6 and rests_on_grant(batched)
+        assert batched.saving <= 4e-6 and rests_on_grant(batched)
 
 
 @pytest.mark.parametrize("call_s", [15e-6, 50e-6])
