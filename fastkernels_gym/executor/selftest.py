@@ -25,7 +25,7 @@ from fastkernels_gym.results import Evaluation, Measure, Rung, Verdict
 # An operator whose calls take over 20 us, one of shorter calls, the full model.
 DEFAULT_TASKS = {
     "cpu": ("L1/linear@tiny-llama", "L1/embedding@tiny-llama", "L4/llama@tiny-llama"),
-    "cuda": ("L1/flash_attn_decode@llama-3.1-8b", "L1/rms_norm@llama-3.1-8b", "L4/llama@llama-3.1-8b"),
+    "cuda": ("L1/flash_attn_decode@llama-3.1-8b", "L1/rotary_emb@llama-3.1-8b", "L4/llama@llama-3.1-8b"),
 }
 
 
