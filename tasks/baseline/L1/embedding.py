@@ -8,6 +8,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 _MOST_LANES = 2048
 
@@ -33,8 +34,8 @@ def look_up(input_ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     size = weight.shape[1]
     out = weight.new_empty(*input_ids.shape, size)
     if out.numel():
-        block = min(_MOST_LANES, triton.next_power_of_2(size))
-        grid = (input_ids.numel(), triton.cdiv(size, block))
+        block = min(_MOST_LANES, next_power_of_2(size))
+        grid = (input_ids.numel(), cdiv(size, block))
         _row_kernel[grid](input_ids.contiguous(), weight, out, size, block, num_warps=4)
     return out
 

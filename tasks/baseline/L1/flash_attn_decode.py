@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 _PROGRAMS = 256  # two a multiprocessor of the largest GPUs; more only adds parts to merge
 _MAX_SPLITS = 64
@@ -138,26 +139,26 @@ def paged_decode(
     if batch == 0:
         return out
     query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
-    groups, width = heads // kv_heads, triton.next_power_of_2(head_size)
+    groups, width = heads // kv_heads, next_power_of_2(head_size)
     row_bytes = width * query.element_size()
     tile, stages = (64 if row_bytes <= 256 else 32), (5 if row_bytes <= 512 else 3)  # what fits in shared memory
     bound = min(max_seq_len, window or max_seq_len)
     whole = batch * kv_heads >= _WHOLE_HEADS and bound <= _WHOLE_LEN
-    splits = 1 if whole else max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), triton.cdiv(bound, tile)))
+    splits = 1 if whole else max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), cdiv(bound, tile)))
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     _split_kernel[(batch, kv_heads, splits)](
         query, key_cache, value_cache, block_table, seq_lens, out, parts, stats, scale,
         query.stride(0), block_table.stride(0), splits,
         block_size, kv_heads, groups, head_size, soft_cap or 0.0, window or 0,
-        max(16, triton.next_power_of_2(groups)), width, tile, whole,
+        max(16, next_power_of_2(groups)), width, tile, whole,
         num_warps=2, num_stages=stages,
     )  # fmt: skip
     if whole:
         return out
     _merge_kernel[(batch, heads)](
         parts, stats, seq_lens, out, heads, splits,
-        window or 0, head_size, width, triton.next_power_of_2(splits), tile, num_warps=4,
+        window or 0, head_size, width, next_power_of_2(splits), tile, num_warps=4,
     )  # fmt: skip
     return out
 

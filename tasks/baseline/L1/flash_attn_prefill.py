@@ -11,6 +11,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 _FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 _QUERY_CHUNK = 1024
@@ -97,10 +98,10 @@ def ragged_prefill(
     _, heads, head_size = query.shape
     query, key, value = (t if t.stride()[1:] == (head_size, 1) else t.contiguous() for t in (query, key, value))
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    batch, width = query_start_loc.numel() - 1, max(16, triton.next_power_of_2(head_size))
+    batch, width = query_start_loc.numel() - 1, max(16, next_power_of_2(head_size))
     rows, tile = (128, 64) if width <= 128 else (64, 64)
     if out.numel():
-        _prefill_kernel[(triton.cdiv(max_query_len, rows), heads, batch)](
+        _prefill_kernel[(cdiv(max_query_len, rows), heads, batch)](
             query, key, value, out, query_start_loc, query_start_loc if key_start_loc is None else key_start_loc, scale,
             query.stride(0), key.stride(0), value.stride(0), out.stride(0),
             heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, tile,

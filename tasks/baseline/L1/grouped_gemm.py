@@ -8,6 +8,7 @@ import triton.language as tl
 from torch.nn import functional
 
 from ..operator import Operator
+from ..tiling import cdiv
 
 _GROUP = 8  # blocks of rows that go over the columns together, so that their weights are read from the cache
 
@@ -95,7 +96,7 @@ def grouped_gemm(
     wide, deep, warps, stages = _tiles(block_size, x.element_size())
     blocks = expert_ids.numel()
     if out.numel():
-        _grouped_gemm_kernel[(blocks * triton.cdiv(columns, wide),)](
+        _grouped_gemm_kernel[(blocks * cdiv(columns, wide),)](
             x, weight, out, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded,
             rows * top_k, columns, depth, x.stride(0), weight.stride(0), blocks,
             top_k, topk_weights is not None, depth % deep == 0, _GROUP, block_size, wide, deep,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import next_power_of_2
 
 _TILE = 1024
 
@@ -76,7 +77,7 @@ def moe_align_block_size(
     order = torch.empty(room, dtype=torch.int32, device=ids.device)
     experts = torch.empty(room // block_size, dtype=torch.int32, device=ids.device)
     total = torch.empty(1, dtype=torch.int32, device=ids.device)
-    bins = max(16, triton.next_power_of_2(num_experts + 1))
+    bins = max(16, next_power_of_2(num_experts + 1))
     _moe_align_kernel[(num_experts,)](
         ids, order, experts, total, slots, room, num_experts, block_size, bins, _TILE, num_warps=4
     )

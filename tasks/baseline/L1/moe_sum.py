@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -32,9 +33,9 @@ def moe_sum(x: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     tokens, topk, size = x.shape
     out = torch.empty(tokens, size, dtype=x.dtype, device=x.device)
-    block = min(triton.next_power_of_2(max(size, 1)), 1024)
+    block = min(next_power_of_2(max(size, 1)), 1024)
     if out.numel():
-        _moe_sum_kernel[(tokens, triton.cdiv(size, block))](x, out, size, topk, block, num_warps=4)
+        _moe_sum_kernel[(tokens, cdiv(size, block))](x, out, size, topk, block, num_warps=4)
     return out
 
 

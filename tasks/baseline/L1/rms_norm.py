@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import nn
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -57,10 +58,10 @@ def rms_norm(
     residual = None if residual is None else residual.contiguous()
     x = x if x.stride(-1) == 1 else x.contiguous()
     x = x if x.dim() == 3 else x.reshape(-1, 1, size)
-    rows, block = x.shape[0] * x.shape[1], triton.next_power_of_2(size)
+    rows, block = x.shape[0] * x.shape[1], next_power_of_2(size)
     by_program = max(1, 1024 // block)
     if rows:
-        _rms_norm_kernel[(triton.cdiv(rows, by_program),)](
+        _rms_norm_kernel[(cdiv(rows, by_program),)](
             x, residual, weight, out, rows, x.shape[1], x.stride(0), x.stride(1), size, eps,
             residual is not None, unit_offset, by_program, block, num_warps=max(1, min(16, by_program * block // 512)),
         )  # fmt: skip

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -70,10 +71,10 @@ def rotate(
     tokens, q_heads = query.shape[0], query.shape[-1] // head_size
     kv_heads = 0 if key is None else key.shape[-1] // head_size
     half = cos_sin_cache.shape[1] // 2
-    heads, block = min(8, triton.next_power_of_2(max(q_heads, kv_heads))), triton.next_power_of_2(half)
+    heads, block = min(8, next_power_of_2(max(q_heads, kv_heads))), next_power_of_2(half)
     if tokens:
         other = query if key is None else key
-        _rotary_kernel[(tokens, triton.cdiv(q_heads, heads) + triton.cdiv(kv_heads, heads))](
+        _rotary_kernel[(tokens, cdiv(q_heads, heads) + cdiv(kv_heads, heads))](
             positions, query, other, cos_sin_cache, query.stride(0), other.stride(0), q_heads, kv_heads, head_size,
             half, block, heads, is_neox_style, num_warps=max(1, min(4, heads * block // 256)),
         )  # fmt: skip

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 _MANY_ROWS = 32
 
@@ -36,9 +37,9 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
     # A single row fills no GPU unless it is cut up small.
     most, warps = (1024, 8) if rows.shape[0] >= _MANY_ROWS else (256, 2)
-    block = min(triton.next_power_of_2(max(size, 1)), most)
+    block = min(next_power_of_2(max(size, 1)), most)
     if out.numel():
-        _silu_and_mul_kernel[(rows.shape[0], triton.cdiv(size, block))](
+        _silu_and_mul_kernel[(rows.shape[0], cdiv(size, block))](
             rows, out, rows.stride(0), size, block, num_warps=warps
         )
     return out.view(*x.shape[:-1], size)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import next_power_of_2
 
 
 @triton.jit
@@ -36,7 +37,7 @@ def store_kvcache(
     key, value = _rows(key), _rows(value)
     tokens, size = key.shape
     if tokens:
-        block = triton.next_power_of_2(size)
+        block = next_power_of_2(size)
         _store_kernel[(tokens,)](
             key, value, key_cache, value_cache, slots, key.stride(0), value.stride(0), size, block, num_warps=4
         )

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
+from ..tiling import cdiv, next_power_of_2
 
 _MANY_ROWS = 1024  # from here on a program takes several rows; below, rows are spread over the multiprocessors
 
@@ -60,9 +61,9 @@ def topk_softmax(gating_output: torch.Tensor, topk: int, renormalize: bool) -> t
     ids = torch.empty(rows, topk, dtype=torch.int32, device=logits.device)
     block = 8 if rows >= _MANY_ROWS else 1
     if rows:
-        _topk_softmax_kernel[(triton.cdiv(rows, block),)](
+        _topk_softmax_kernel[(cdiv(rows, block),)](
             logits, weights, ids, rows, logits.stride(0), experts,
-            topk, triton.next_power_of_2(experts), block, triton.next_power_of_2(topk), renormalize,
+            topk, next_power_of_2(experts), block, next_power_of_2(topk), renormalize,
             num_warps=4 if block > 1 else 1,
         )  # fmt: skip
     return weights, ids

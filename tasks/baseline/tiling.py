@@ -1,0 +1,17 @@
+"""Sizes of grids and tiles, on the host.
+
+Triton's functions of these names serve in kernels too; on the host each call takes microseconds, and a decoder layer
+that is launched eagerly would make a dozen or two.
+"""
+
+from __future__ import annotations
+
+
+def cdiv(size: int, tile: int) -> int:
+    """Tiles that cover a size."""
+    return -(-size // tile)
+
+
+def next_power_of_2(size: int) -> int:
+    """The least power of two that is no less than a size; 1 for 0."""
+    return 1 << max(size - 1, 0).bit_length()
