@@ -233,7 +233,7 @@ def print_selftest(console: Console, test: SelfTest) -> None:
     title = f"The baseline against itself on {test.identity.name}, {test.budget_s:g} s of timing a run at the most"
     table = Table(title=title, title_justify="left")
     table.add_column("timing", no_wrap=True)
-    columns = ("runs", "sd", "95 % intervals that hold 1.0", "without the spread", "spread of players", "dead band")
+    columns = ("runs", "sd", "95 % intervals that hold 1.0", "without the spread", "spread, at most", "dead band")
     for name in columns:
         table.add_column(name, justify="right")
     for kind, found in test.figures.items():
