@@ -35,9 +35,7 @@ def saves_more(whole: CallTime, possible_s: float, tolerance: Tolerance) -> bool
         possible_s: seconds of a pass that the baseline spends in what was replaced.
         tolerance: of the full model.
     """
-    saved = whole.replicates[:, 0] - whole.replicates[:, 1]
-    error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
-    return float(saved[0]) - Z95 * error > possible_s + tolerance.dead_band * whole.baseline
+    return whole.saving - _error(whole, tolerance) > possible_s + tolerance.dead_band * whole.baseline
 
 
 def rests_on_grant(found: CallTime) -> bool:
@@ -58,9 +56,13 @@ def unseen(whole: CallTime, claimed_s: float, tolerance: Tolerance) -> bool:
         claimed_s: seconds of a pass, by the bursts: cold, where in a pass the last operator left data in the cache.
         tolerance: of the full model.
     """
-    saved = whole.replicates[:, 0] - whole.replicates[:, 1]
-    error = math.hypot(float(np.std(saved[1:])), tolerance.spread * whole.baseline)
-    return claimed_s > _COLD * max(0.0, float(saved[0]) + Z95 * error)
+    return claimed_s > _COLD * max(0.0, whole.saving + _error(whole, tolerance))
+
+
+def _error(whole: CallTime, tolerance: Tolerance) -> float:
+    """Half the width of a pass's saving's 95 % interval, the spread between players included; seconds."""
+    saved = whole.replicates[1:, 0] - whole.replicates[1:, 1]
+    return Z95 * math.hypot(float(np.std(saved)), tolerance.spread * whole.baseline)
 
 
 def at_most(whole: CallTime, possible_s: float) -> CallTime:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
-from ..tiling import next_power_of_2
+from ..tiling import cdiv, next_power_of_2
 
 _TILE = 1024
 
@@ -53,7 +53,7 @@ def _moe_align_kernel(
 
 def padded_bound(slots: int, block_size: int, num_experts: int) -> int:
     """Most places that `slots` choices can take: every expert that can be hit wastes all but one of a block."""
-    return -(-(slots + min(slots, num_experts) * (block_size - 1)) // block_size) * block_size
+    return cdiv(slots + min(slots, num_experts) * (block_size - 1), block_size) * block_size
 
 
 def moe_align_block_size(
