@@ -7,19 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime
 from fastkernels_gym.referee.consistency import DRIFT, Doubt
-from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.timings import Measured, Timed, end_to_end, remeasured, rung, too_fast
-from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 TASK = load_task("L1/silu_and_mul@tiny-llama:tiny/decode")
@@ -29,13 +27,8 @@ LONG_S = 10.0  # far more than any machine takes for what is asked here
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    torch.set_grad_enabled(False)
-    zygote = Zygote("cpu")
-    found = Session(TASK, torch.device("cpu"), zygote, 1, Deadlines())
-    yield found
-    found.close()
-    zygote.close()
-    torch.set_grad_enabled(True)
+    with cpu_session(TASK) as found:
+        yield found
 
 
 def measured(session: Session, name: str, *, whole: bool) -> Measured:

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from cpu_sessions import cpu_session
 
 from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee import trial
 from fastkernels_gym.referee.calibration import Calibration
-from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.timings import Precision, Timings
 from fastkernels_gym.referee.trial import Stopwatch, Trial
-from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
 TASK = load_task("L1/silu_and_mul@tiny-llama:tiny/decode")
@@ -25,19 +23,14 @@ BATCHED = Path(__file__).parents[1] / "redteam/attacks/r10_superbatch.py"
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    zygote = Zygote("cpu")
-    with torch.no_grad():
-        found = Session(TASK, torch.device("cpu"), zygote, 1, Deadlines())
+    with cpu_session(TASK) as found:
         yield found
-        found.close()
-    zygote.close()
 
 
 def judged(session: Session, measure: str) -> Timings:
     candidate = Candidate.parse(BATCHED.read_bytes())
     precision = Precision(0.045, 0.045, 0.05, Calibration.default("cpu"))
-    with torch.no_grad():
-        return Trial(session, TASK, candidate, Stopwatch()).run([TASK.operator.class_name], measure, 1.0, precision)
+    return Trial(session, TASK, candidate, Stopwatch()).run([TASK.operator.class_name], measure, 1.0, precision)
 
 
 @pytest.mark.parametrize("measure", ["op", "e2e"])

@@ -7,25 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
-from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.recording import record, recorded
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.request import Deadlines
 
 TASK = load_task("L1/store_kvcache@tiny-llama")
 
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    with torch.no_grad():
-        zygote = Zygote("cpu")
-        found = Session(TASK, torch.device("cpu"), zygote, 1, Deadlines())
+    with cpu_session(TASK) as found:
         yield found
-        found.close()
-        zygote.close()
 
 
 def test_a_burst_of_the_kv_store_writes_rows_that_are_nobodys(session: Session) -> None:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
+from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee import session as sessions
 from fastkernels_gym.referee.contender import Contender
-from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.session import Session
-from fastkernels_gym.request import Deadlines
 
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.setitem(sessions.SPARES, "cpu", True)
-    with torch.no_grad():
-        zygote = Zygote("cpu")
-        found = Session(load_task("L1/rms_norm@tiny-llama"), torch.device("cpu"), zygote, 1, Deadlines())
+    with cpu_session(load_task("L1/rms_norm@tiny-llama")) as found:
         yield found
-        found.close()
-        zygote.close()
 
 
 def test_every_candidate_has_a_player_of_its_own_that_builds_the_model(session: Session) -> None:
