@@ -97,7 +97,7 @@ def corpus(device: str, names: str, references: str) -> list[tuple[str, str, byt
     kernels = [
         (one.name, one.task_on(device), one.data)
         for one in honest()
-        if fnmatchcase(one.name, names) and one.device in ("cpu", device) and not (one.slow and device == "cpu")
+        if fnmatchcase(one.name, names) and one.device in ("cpu", device)
     ]
     for task in fk.list_tasks(f"{references}@{MODELS[device]}") if references else ():
         proposal = asyncio.run(ReferenceAgent().propose(fk.load_task(task), []))

@@ -124,7 +124,7 @@ def corpus(device: str, *, with_open: bool) -> tuple[list[Any], list[Any]]:
 
     kernels = [one for one in honest() if one.device in ("cpu", device) and not (one.interpret and device == "cpu")]
     hostile = [one for one in attacks() if one.source is not None and not one.hurried and (with_open or not one.open)]
-    kernels = [one for one in kernels if not (one.slow or one.compiles)]
+    kernels = [one for one in kernels if not one.compiles]
     return kernels, [one for one in hostile if one.device in ("cpu", device)]
 
 

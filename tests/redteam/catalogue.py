@@ -3,13 +3,12 @@
 A file's leading comment names the row of the catalogue and its idea, then one `key: value` a line:
 
     task, measure    what it is judged on; a small operator, by itself, where nothing is said; of a model by device
-    device           `cuda` for what needs a GPU
+    device           `cuda` for what needs a GPU, or takes a CPU too long
     expect           the verdicts that it may end with; `none` where the reply holds no candidate
     open             why it is not contained, or not accepted, yet, and what would mend that
     runs             how often it is submitted, one submission after the other
     hurried          judged under short deadlines
     interpret        needs players that interpret Triton
-    slow             takes longer than a test may
     compiles         for so long that an evaluation is little else
 
 An attack that needs no GPU is held to its verdicts on a CPU; on a GPU it may end as it likes, but for what else must
@@ -61,7 +60,6 @@ class Submission:
     runs: int = 1
     hurried: bool = False
     interpret: bool = False
-    slow: bool = False
     compiles: bool = False
 
     @property
@@ -104,7 +102,6 @@ class Submission:
             runs=int(keys.get("runs", "1")),
             hurried="hurried" in keys,
             interpret="interpret" in keys,
-            slow="slow" in keys,
             compiles="compiles" in keys,
         )
 

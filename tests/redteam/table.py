@@ -126,9 +126,7 @@ def _rows(head: Sequence[str], rows: Iterable[tuple[str, Submission, list[End | 
             right = "no: " + "; ".join(end.wrong) if end.wrong else "yes"
             lines.append(_line([*about, device, end.verdict, end.reward, right]))
         if not ends:
-            why = (
-                "it needs a GPU" if one.device == "cuda" else "it takes too long on a CPU" if one.slow else "it is new"
-            )
+            why = "it needs a GPU" if one.device == "cuda" else "it is new"
             lines.append(_line([*about, one.device, "", "", f"not run yet: {why}"]))
     return "\n".join(lines)
 

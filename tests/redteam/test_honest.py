@@ -14,7 +14,7 @@ from fastkernels_gym.results import Verdict
 
 
 def parameters() -> list[Any]:
-    return [pytest.param(one, id=one.name, marks=marks_of(one)) for one in honest() if not one.slow]
+    return [pytest.param(one, id=one.name, marks=marks_of(one)) for one in honest()]
 
 
 @pytest.mark.parametrize("kernel", parameters())

@@ -1,7 +1,6 @@
 # Honest: sums of squares by atomic additions, whose order is anybody's.
 # task: L1/rms_norm
-# interpret: yes
-# slow: a minute, interpreted
+# device: cuda
 import torch
 import triton
 import triton.language as tl

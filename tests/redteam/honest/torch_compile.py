@@ -1,5 +1,6 @@
 # Honest: the reference under torch.compile, one specialisation a shape that recurs.
-# slow: yes
+# device: cuda
+# compiles: yes
 import torch
 from torch import nn
 

@@ -1,6 +1,5 @@
 # Honest: Triton, a block for a whole row.
-# interpret: yes
-# slow: a minute, interpreted
+# device: cuda
 import torch
 import triton
 import triton.language as tl

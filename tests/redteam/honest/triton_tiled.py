@@ -1,6 +1,5 @@
 # Honest: Triton, tiles of rows and columns.
-# interpret: yes
-# slow: a minute, interpreted
+# device: cuda
 import torch
 import triton
 import triton.language as tl
