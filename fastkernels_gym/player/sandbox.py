@@ -85,7 +85,7 @@ def command(program: list[str], *, device: str, cache: Path, compiled: Path | No
 
     Args:
         program: the program and its arguments.
-        device: `cpu`, or `cuda`, which adds the driver's device files.
+        device: `cpu`, or `cuda:<number>`, which adds the driver's files and that one device's.
         cache: the folder of kernels that trusted code has compiled.
         compiled: the folder of C++ headers that it has compiled.
 
@@ -232,8 +232,8 @@ def _hidden() -> Iterator[Path]:
 def _device_nodes(device: str) -> Iterator[Path]:
     if not device.startswith("cuda"):
         return
-    index = device.partition(":")[2] or "0"
-    for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", f"nvidia{index}"):
+    number = device.partition(":")[2]
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", f"nvidia{number}"):
         path = Path("/dev", name)
         if path.exists():
             yield path

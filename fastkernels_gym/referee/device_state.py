@@ -66,6 +66,10 @@ class Gpu:
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         self._reasons = next((getattr(nvml, name) for name in names if hasattr(nvml, name)), None)
 
+    def minor(self) -> int | None:
+        """The number of its file, /dev/nvidia<number>."""
+        return self._number("nvmlDeviceGetMinorNumber")
+
     def slowed(self) -> tuple[str, ...]:
         """Why the device runs below the clocks that its load would allow; nothing where it does not."""
         found = ctypes.c_ulonglong()
@@ -103,6 +107,15 @@ def identity(device: torch.device) -> Identity:
 def gpu(device: torch.device) -> Gpu | None:
     """A device's handle; None on a CPU, or where NVML or the device cannot be found."""
     return _gpu(_uuid(device)) if device.type == "cuda" else None
+
+
+def place(device: torch.device) -> str:
+    """`cpu`, or `cuda:<number>` by the number of the GPU's file: CUDA numbers only the devices that it is shown."""
+    if device.type == "cpu":
+        return "cpu"
+    found = gpu(device)
+    minor = None if found is None else found.minor()
+    return f"cuda:{device.index or 0 if minor is None else minor}"
 
 
 def driver_version() -> str:

@@ -51,7 +51,7 @@ class Zygote:
     """The sandboxed process that forks players.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, or `cuda:<number>` by the number of the device's file.
         sandboxed: False runs players as plain processes of this user, for machines without namespaces.
 
     Raises:
@@ -356,7 +356,7 @@ class Player:
 
 def _capability(device: str) -> str:
     """The GPU's, as in `90`; 0 for none."""
-    if device != "cuda":
+    if device == "cpu":
         return "0"
     major, minor = torch.cuda.get_device_capability()
     return f"{major}{minor}"

@@ -16,7 +16,7 @@ from fastkernels_gym.errors import CandidateFault, HarnessFault
 from fastkernels_gym.player import sandbox
 from fastkernels_gym.player.first_uses import use_device
 from fastkernels_gym.referee.calibration import Calibration
-from fastkernels_gym.referee.device_state import identity
+from fastkernels_gym.referee.device_state import identity, place
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote, warm_cache
 from fastkernels_gym.referee.session import Session, session_key
@@ -134,7 +134,7 @@ class Referee:
 
     def _session_of(self, task: Task) -> Session:
         if self._zygote is None:
-            self._zygote = Zygote(self._device.type, sandboxed=self._sandboxed)
+            self._zygote = Zygote(place(self._device), sandboxed=self._sandboxed)
         if self._session is not None and self._session.key != session_key(task):
             self._end_session()
         if self._session is None:

@@ -120,6 +120,14 @@ def test_prefill_kernel_with_windows_and_soft_caps(interpreted, cap, window):
     torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_prefill_kernel_of_wide_heads_slides(interpreted):
+    query, key, value = packed(430, 2, 1, 160, torch.float32)
+    bounds = torch.tensor([0, 400, 430], dtype=torch.int32)
+    wanted = FlashAttnPrefill(2, 160, 0.1, 1, None, 200)(query, key, value, bounds, 400)
+    out, _ = interpreted("flash_attn_prefill.ragged_prefill", query, key, value, bounds, 400, 0.1, None, 200)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
 def chunk(before: list[int], lengths: list[int], heads: int, kv_heads: int, size: int):
     """Prefill's arguments for the last tokens of sequences, all queries, and which are the last tokens'."""
     keys = [b + n for b, n in zip(before, lengths, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 
 import torch
@@ -13,8 +12,49 @@ from torch.nn import functional
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
-_FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 _QUERY_CHUNK = 1024
+_LOG2_E = tl.constexpr(1.4426950408889634)  # the device computes powers of two
+
+
+@triton.jit
+def _attend(
+    acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, end, keys, scale,
+    HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Walks a block of queries over the keys from `begin` to `end`, which all of its rows see unless MASKED."""
+    lanes = tl.arange(0, WIDTH)
+    for start in tl.range(begin, end, TILE):
+        tokens = start + tl.arange(0, TILE)
+        k_at = k_ptr + tokens[:, None].to(tl.int64) * k_stride + lanes[None]
+        v_at = v_ptr + tokens[:, None].to(tl.int64) * v_stride + lanes[None]
+        if MASKED:
+            inside = (tokens < keys)[:, None] & (lanes < HEAD)[None]
+            k, v = tl.load(k_at, mask=inside, other=0.0), tl.load(v_at, mask=inside, other=0.0)
+        elif HEAD < WIDTH:
+            inside = (lanes < HEAD)[None]
+            k, v = tl.load(k_at, mask=inside, other=0.0), tl.load(v_at, mask=inside, other=0.0)
+        else:
+            k, v = tl.load(k_at), tl.load(v_at)
+        scores = tl.dot(q, tl.trans(k))
+        if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
+            scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scale * scores) - 1.0)
+        if MASKED:
+            visible = tokens[None] <= positions[:, None]
+            if WINDOW:
+                visible &= tokens[None] > positions[:, None] - WINDOW
+            scores = tl.where(visible, scores, float("-inf"))
+        higher = tl.maximum(peak, tl.max(scores, axis=1))
+        # Rows that have seen no key yet have no peak; a tile that all rows see gives them one.
+        anchor = tl.where(higher == float("-inf"), 0.0, higher) if MASKED else higher
+        # Scaled here and not before: a multiplication and a subtraction are one instruction.
+        steepness = _LOG2_E if SOFT_CAP > 0 else scale * _LOG2_E
+        weights = tl.exp2(scores * steepness - (anchor * steepness)[:, None])
+        shrink = tl.exp2((peak - anchor) * steepness)
+        total = total * shrink + tl.sum(weights, axis=1)
+        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
+        peak = higher
+    return acc, total, peak
 
 
 @triton.jit
@@ -23,45 +63,44 @@ def _prefill_kernel(
     GROUPS: tl.constexpr, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    # The longest rows first: the last blocks of queries see the most keys.
-    block = tl.num_programs(0) - 1 - tl.program_id(0)
-    head, sequence = tl.program_id(1), tl.program_id(2)
+    # The longest rows first, of all heads: the last blocks of queries see the most keys.
+    head, sequence = tl.program_id(0), tl.program_id(2)
+    block = tl.num_programs(1) - 1 - tl.program_id(1)
     first = tl.load(bounds_ptr + sequence).to(tl.int64)
     length = (tl.load(bounds_ptr + sequence + 1) - first).to(tl.int32)
-    first_key = tl.load(key_bounds_ptr + sequence).to(tl.int64)
-    keys = (tl.load(key_bounds_ptr + sequence + 1) - first_key).to(tl.int32)
     if block * ROWS < length:
+        first_key = tl.load(key_bounds_ptr + sequence).to(tl.int64)
+        keys = (tl.load(key_bounds_ptr + sequence + 1) - first_key).to(tl.int32)
         before = keys - length + block * ROWS  # tokens of the sequence before the block
         rows, lanes = block * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
-        lane_mask = (lanes < HEAD)[None]
-        row_mask = (rows < length)[:, None] & lane_mask
+        row_mask = (rows < length)[:, None] & (lanes < HEAD)[None]
         at = (first + rows)[:, None]
         q = tl.load(q_ptr + at * q_stride + head * HEAD + lanes[None], mask=row_mask, other=0.0)
+        k_ptr += first_key * k_stride + head // GROUPS * HEAD
+        v_ptr += first_key * v_stride + head // GROUPS * HEAD
         peak = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, WIDTH], tl.float32)
-        positions = before + tl.arange(0, ROWS)
-        begin = tl.maximum(before - WINDOW + 1, 0) // TILE * TILE if WINDOW else 0
-        for start in range(begin, tl.minimum(before + ROWS, keys), TILE):
-            tokens = start + tl.arange(0, TILE)
-            seen = (tokens < keys)[:, None] & lane_mask
-            kv_at = (first_key + tokens)[:, None]
-            lane = head // GROUPS * HEAD + lanes[None]
-            k = tl.load(k_ptr + kv_at * k_stride + lane, mask=seen, other=0.0)
-            v = tl.load(v_ptr + kv_at * v_stride + lane, mask=seen, other=0.0)
-            scores = tl.dot(q, tl.trans(k)) * scale
-            if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
-                scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scores) - 1.0)
-            visible = tokens[None] <= positions[:, None]
-            if WINDOW:
-                visible &= tokens[None] > positions[:, None] - WINDOW
-            scores = tl.where(visible, scores, float("-inf"))
-            higher = tl.maximum(peak, tl.max(scores, axis=1))
-            anchor = tl.where(higher == float("-inf"), 0.0, higher)  # of rows that have seen no key yet
-            shrink, weights = tl.exp(peak - anchor), tl.exp(scores - anchor[:, None])
-            total = total * shrink + tl.sum(weights, axis=1)
-            acc = acc * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
-            peak = higher
+        positions, end = before + tl.arange(0, ROWS), tl.minimum(before + ROWS, keys)
+        # Tiles from `whole` to `diagonal` are seen by all rows; the others are masked.
+        whole, diagonal = 0, (before + 1) // TILE * TILE
+        if WINDOW:
+            begin = tl.maximum(before - WINDOW + 1, 0) // TILE * TILE
+            whole = tl.cdiv(tl.maximum(before + ROWS - WINDOW, 0), TILE) * TILE
+            whole = tl.minimum(tl.maximum(whole, begin), tl.cdiv(end, TILE) * TILE)
+            diagonal = tl.maximum(diagonal, whole)
+            acc, total, peak = _attend(
+                acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, whole, keys, scale,
+                HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
+            )  # fmt: skip
+        acc, total, peak = _attend(
+            acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, whole, diagonal, keys, scale,
+            HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, False,
+        )  # fmt: skip
+        acc, total, peak = _attend(
+            acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, diagonal, end, keys, scale,
+            HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
+        )  # fmt: skip
         out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
         tl.store(out_ptr + at * out_stride + head * HEAD + lanes[None], out, mask=row_mask)
 
@@ -87,7 +126,7 @@ def ragged_prefill(
         value: like `key`.
         query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1].
         max_query_len: the longest sequence.
-        scale: of the scores.
+        scale: of the scores; positive.
         soft_cap: bounds the scores to +-soft_cap by a tanh.
         window: how many tokens, its own included, a token attends to; None for all before it.
         key_start_loc: (batch + 1,) int32; sequence i holds keys [i] to [i + 1]; None where all are of new tokens.
@@ -99,13 +138,13 @@ def ragged_prefill(
     query, key, value = (t if t.stride()[1:] == (head_size, 1) else t.contiguous() for t in (query, key, value))
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     batch, width = query_start_loc.numel() - 1, max(16, next_power_of_2(head_size))
-    rows, tile = (128, 64) if width <= 128 else (64, 64)
+    rows, warps = (64, 4) if width <= 128 else (128, 8)
     if out.numel():
-        _prefill_kernel[(cdiv(max_query_len, rows), heads, batch)](
+        _prefill_kernel[(heads, cdiv(max_query_len, rows), batch)](
             query, key, value, out, query_start_loc, query_start_loc if key_start_loc is None else key_start_loc, scale,
             query.stride(0), key.stride(0), value.stride(0), out.stride(0),
-            heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, tile,
-            num_warps=8 if rows * width >= 128 * 128 else 4, num_stages=2,
+            heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, 64,
+            num_warps=warps, num_stages=2,
         )  # fmt: skip
     return out
 
@@ -113,9 +152,9 @@ def ragged_prefill(
 class FlashAttnPrefill(Operator):
     """softmax(q k^T * scale) v under a causal mask, sequence by sequence, query heads sharing KV heads in groups.
 
-    The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and packed
-    FlashAttention-2 for others and for windows (Dao, 2023): flash-attn's where it is installed, else torch's, which
-    has no soft cap: those take a kernel of our own. All are for 16-bit types; float32 takes the reference.
+    The baseline takes torch's fused attention (cuDNN's on recent GPUs) for sequences of one length, and a kernel of its
+    own for all else: ragged batches, keys from before, windows, soft caps. Both are for 16-bit types; float32 takes the
+    reference.
 
     Args:
         num_heads: query heads.
@@ -215,24 +254,9 @@ class FlashAttnPrefill(Operator):
             q, k, v = (t.unflatten(0, (batch, max_query_len)).transpose(1, 2) for t in (query, key, value))
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
             return out.transpose(1, 2).contiguous().flatten(0, 1)
-        before = -1 if window is None else window - 1
-        if _FLASH_ATTN:
-            from flash_attn import flash_attn_varlen_func
-
-            return flash_attn_varlen_func(
-                query, key, value, query_start_loc, key_bounds, max_query_len, longest,
-                softmax_scale=self.scale, causal=True, window_size=(before, 0), softcap=soft_cap or 0.0,
-            )  # fmt: skip
-        if soft_cap is not None:
-            return ragged_prefill(
-                query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window, key_bounds
-            )
-        # What torch's varlen_attn calls, which in torch 2.11 does not let query heads share keys and values.
-        packed, *_ = torch.ops.aten._flash_attention_forward(
-            query, key, value, query_start_loc, key_bounds, max_query_len, longest, 0.0, True, False,
-            scale=self.scale, window_size_left=before, window_size_right=0,
-        )  # fmt: skip
-        return packed
+        return ragged_prefill(
+            query, key, value, query_start_loc, max_query_len, self.scale, soft_cap, window, key_bounds
+        )
 
 
 __all__ = ["FlashAttnPrefill"]

@@ -10,8 +10,6 @@ from torch.nn import functional
 from ..operator import Operator
 from ..tiling import cdiv
 
-_GROUP = 8  # blocks of rows that go over the columns together, so that their weights are read from the cache
-
 
 @triton.jit
 def _grouped_gemm_kernel(
@@ -52,13 +50,17 @@ def _grouped_gemm_kernel(
 
 
 def _tiles(block_size: int, itemsize: int) -> tuple[int, int, int, int]:
-    """Columns and depth of a tile, warps and stages: small blocks stream weights, large ones keep the cores busy."""
+    """Columns and depth of a tile, blocks of rows that go over the columns together, and warps.
+
+    Small blocks stream weights. Large ones keep the cores busy: what they read out of the L2 cache is then the limit,
+    so that tiles are as wide as registers hold, and so many blocks share a column's weights that they are read once.
+    """
     narrow = max(1, itemsize // 2)
     if block_size <= 32:
-        return 64, 128 // narrow, 4, 4
+        return 64, 128 // narrow, 8, 4
     if block_size <= 64:
-        return 128, 64 // narrow, 4, 4
-    return 128, 64 // narrow, 8, 4
+        return 128, 64 // narrow, 8, 4
+    return 256 // narrow, 64 // narrow, 32, 8
 
 
 def grouped_gemm(
@@ -93,14 +95,14 @@ def grouped_gemm(
     x = x if x.stride(-1) == 1 else x.contiguous()
     (rows, depth), columns = x.shape, weight.shape[1]
     out = torch.empty(rows * top_k, columns, dtype=x.dtype, device=x.device)
-    wide, deep, warps, stages = _tiles(block_size, x.element_size())
+    wide, deep, group, warps = _tiles(block_size, x.element_size())
     blocks = expert_ids.numel()
     if out.numel():
         _grouped_gemm_kernel[(blocks * cdiv(columns, wide),)](
             x, weight, out, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded,
             rows * top_k, columns, depth, x.stride(0), weight.stride(0), blocks,
-            top_k, topk_weights is not None, depth % deep == 0, _GROUP, block_size, wide, deep,
-            num_warps=warps, num_stages=stages,
+            top_k, topk_weights is not None, depth % deep == 0, group, block_size, wide, deep,
+            num_warps=warps, num_stages=4,
         )  # fmt: skip
     return out
 

@@ -110,9 +110,9 @@ class FusedMoE(Operator):
         return self.all_reduce(output) if self.tp_size > 1 else output
 
     def block_size(self, tokens: int) -> int:
-        """Rows of a tile: half of what an expert gets on average, so that few of the last tile's are padding."""
+        """Rows of a tile: more than half of what an expert gets on average; few of the last tile's are then padding."""
         mean = tokens * self.top_k / self.num_experts
-        return next((size for size in _BLOCK_SIZES if 2 * size >= mean), _BLOCK_SIZES[-1])
+        return next((size for size in _BLOCK_SIZES if 2 * size > mean), _BLOCK_SIZES[-1])
 
 
 __all__ = ["FusedMoE"]
