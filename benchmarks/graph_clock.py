@@ -8,7 +8,8 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -39,9 +40,7 @@ class _Graph:
         stream.wait_stream(torch.cuda.current_stream())
         self._graph = torch.cuda.CUDAGraph()
         outputs: deque[object] = deque(maxlen=len(calls))
-        with torch.cuda.stream(stream):
-            calls[0]()  # what cuBLAS keeps for a stream is not to lie in the graph's own memory
-            torch.cuda.synchronize()
+        with torch.cuda.stream(stream), workspaces_of_its_own():
             # By hand: torch.cuda.graph collects garbage first, which takes longer than most captures.
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
@@ -73,6 +72,21 @@ class _Eager:
             self._calls[index % len(self._calls)]()
         wait(self._device)
         return (time.perf_counter() - begin) / self.length
+
+
+@contextmanager
+def workspaces_of_its_own() -> Iterator[None]:
+    """Around a capture: the graph's matrix products work in memory that is its own.
+
+    Else they share what cuBLAS keeps for the stream, which torch 2.11 gives away with the next graph of that stream
+    that dies, a compiler's while it tunes perhaps (pytorch/pytorch#193402).
+    """
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, bool]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from graph_clock import wait
+from graph_clock import wait, workspaces_of_its_own
 
 from fastkernels_gym.catalog import Model
 from fastkernels_gym.catalog.operators import find_operator
@@ -72,7 +72,7 @@ class Repeated:
             torch.cuda.current_stream().wait_stream(stream)
             before()
             captured = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(captured, stream=stream):
+            with workspaces_of_its_own(), torch.cuda.graph(captured, stream=stream):
                 work()
             self._work = captured.replay
 
@@ -103,10 +103,15 @@ class Ours:
         materialise(self.module, device)
         random_weights(self.module, torch.Generator(device).manual_seed(0), model.config.initializer_range)
 
-    def distance(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        """Relative RMS between our logits and those of another model on one random prompt."""
+    def distance(self, logits: Callable[[torch.Tensor], torch.Tensor], num_layers: int) -> float:
+        """Relative RMS between our logits and those of another model on one random prompt, both of so many layers."""
         batch, caches = self._batch(1, _CHECKED, 0)
-        ours = forward_logits(self.module, batch, caches).float()
+        decoder, layers = self.module.model, self.module.model.layers
+        decoder.layers = layers[:num_layers]
+        try:
+            ours = forward_logits(self.module, batch, caches).float()
+        finally:
+            decoder.layers = layers
         theirs = logits(batch.input_ids).float()[:, : ours.shape[1]]
         return float((ours - theirs).norm() / theirs.norm())
 
@@ -124,7 +129,9 @@ class Ours:
         work = self._work(batch, caches, [1] * num_seqs, [context] * num_seqs)
         if self.device.type != "cuda":
             return Repeated(lambda: forward_step(self.module, batch, caches), self.device), work
-        return Repeated(CapturedStep(self.module, batch, caches).replay, self.device, length=4), work
+        with workspaces_of_its_own():
+            step = CapturedStep(self.module, batch, caches)
+        return Repeated(step.replay, self.device, length=4), work
 
     def _batch(self, num_seqs: int, query: int, context: int) -> tuple[Batch, KVCaches]:
         pages = num_seqs * -(-(query + context) // _BLOCK_SIZE)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from ceilings import cache_bytes
+from torch import nn
 
 from fastkernels_gym.catalog import Case, Model, Phase
 from fastkernels_gym.catalog.trace import trace
@@ -21,8 +22,10 @@ from fastkernels_gym.referee.roofline import own_bytes, work_of
 from fastkernels_gym.referee.scene import Ambient, Argument, Call, Given, Scene, Shared, metadata_tensors, same_layout
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.tasks.baseline.forward_context import layer_index
+from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_prefill import FlashAttnPrefill
+from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
 
 _MOST_SETS = 256
 _WEIGHT = 1 << 20  # bytes from which a weight counts as one that a cache must not hold
@@ -99,7 +102,7 @@ def prepare(scene: Scene, paths: Sequence[str]) -> Prepared | None:
     )
     work = work_of(scene, calls[0])
     flops = work.flops + attention_flops(scene, modules[0])
-    return Prepared(calls[0].path, modules, arguments, Work(work.bytes, flops))
+    return Prepared(calls[0].path, modules, arguments, Work(work.bytes + _rows_read(modules[0], arguments[0]), flops))
 
 
 def prepare_chains(
@@ -161,6 +164,14 @@ def _name(case: Case) -> str:
 
 def _handed_pages(scene: Scene, call: Call) -> set[Any]:
     return {a.ref for a in call.arguments if isinstance(a, Shared)} & scene.pages
+
+
+def _rows_read(module: nn.Module, arguments: Sequence[Any]) -> int:
+    """Bytes of a table that a look-up reads, each row once: the referee's bound, which no ids may move, has none."""
+    if type(module) not in (Embedding, VocabParallelEmbedding):
+        return 0
+    ids, weight = arguments if isinstance(module, Embedding) else (*arguments, module.weight)
+    return int(ids.unique().numel()) * weight[0].nbytes
 
 
 def _argument(scene: Scene, call: Call, argument: Argument, *, again: bool) -> Any:

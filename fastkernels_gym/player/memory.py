@@ -126,9 +126,11 @@ class DeviceSlab:
         if status != 0:
             raise ProtocolError(f"a memory handle that does not open (driver error {status})")
         _, size = address_range(pointer.value)
+        slab = cls(pointer.value, size, device, owned=False)
         if size > limit:
+            slab.close()
             raise ProtocolError("an allocation over the limit")
-        return cls(pointer.value, size, device, owned=False)
+        return slab
 
     @property
     def handle(self) -> bytes:
