@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from provenance import ROOT, facts
 
 from fastkernels_gym import load_model
 from fastkernels_gym.catalog.models import load_model_config
@@ -40,7 +41,6 @@ from fastkernels_gym.tasks.baseline.L2.parallel_linear import (
     gather_last_dim,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 RANKS, BLOCK = 2, 16
 MODELS = {
     "cuda": ("llama-3.1-8b", "qwen2.5-7b", "qwen3-8b", "gemma-3-4b", "phi-4", "mixtral-8x7b", "qwen3-30b-a3b"),
@@ -71,11 +71,8 @@ def main() -> None:
         together = computed(kind, device, RANKS)
         sums = all_reduce(kind, device)
     result = {
-        "command": " ".join(["python", "benchmarks/tensor_parallel.py", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name() if kind == "cuda" else "cpu",
+        **facts(device),
         "backend": dist.get_backend(),
-        "torch": torch.__version__,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if kind == "cuda" else None,
         "environment": {name: value for name, value in os.environ.items() if name.startswith("NCCL_")},
         "errors": {name: worst(together["results"][name], one, device) for name, one in alone["results"].items()},
