@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from fastkernels_gym.referee.device_state import identity
+
 ROOT = Path(__file__).resolve().parents[1]
 _QUERY = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
 
@@ -39,7 +41,7 @@ def clocks(device: torch.device) -> dict[str, object]:
     """Driver, clocks in MHz, power in W, temperature, as nvidia-smi says now; peak memory of this process."""
     if device.type != "cuda":
         return {}
-    said = _output("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits", "-i", str(device.index or 0))
+    said = _output("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits", "-i", identity(device).uuid)
     found = dict(zip(_QUERY.split(","), said.split(", "), strict=False)) if said else {}
     return {**found, "peak_memory_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2)}
 

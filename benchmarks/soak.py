@@ -23,6 +23,8 @@ from typing import Any
 
 from provenance import ROOT, provenance
 
+from fastkernels_gym.device import shown_gpu
+
 sys.path.insert(0, str(ROOT / "tests/redteam"))
 
 
@@ -129,8 +131,8 @@ def corpus(device: str, *, with_open: bool) -> tuple[list[Any], list[Any]]:
 
 
 def device_memory() -> int | None:
-    """MiB in use on the first GPU; None without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    """MiB in use on the first GPU that is shown; None without one."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", f"--id={shown_gpu()}"]
     try:
         return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError, ValueError):

@@ -81,12 +81,16 @@ def _left_on_disk(name: str) -> dict[str, float]:
     return {}
 
 
+def shown_gpu() -> str:
+    """The first GPU that this process is shown, as nvidia-smi's `--id` takes it: a number or a UUID."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
+
+
 @cache
 def _first_gpu() -> tuple[str | None, int | None]:
     """Name and memory of the GPU that candidates are timed on, as far as the driver's tool tells."""
     try:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
-        command = (*_QUERY, f"--id={shown}")
+        command = (*_QUERY, f"--id={shown_gpu()}")
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
         name, mebibytes = done.stdout.strip().rsplit(",", 1)
         return name.strip(), int(mebibytes) << 20

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,10 +76,11 @@ def read(device: str) -> list[End]:
 
 
 def stamp() -> tuple[str, str]:
-    """The day and the commit."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return time.strftime("%Y-%m-%d"), commit or "unknown"
+    """The day and the commit, as in any record of the benchmarks, whose folder is on the path of tests alone."""
+    from provenance import provenance
+
+    found = provenance()
+    return str(found["date"]), str(found["commit"] or "unknown")
 
 
 def render() -> str:
