@@ -17,7 +17,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)  # the device computes powers of two
 
 
 @triton.jit
-def _attend(
+def _attend_keys(
     acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, end, keys, scale,
     HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
     WIDTH: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr,
@@ -28,11 +28,10 @@ def _attend(
         tokens = start + tl.arange(0, TILE)
         k_at = k_ptr + tokens[:, None].to(tl.int64) * k_stride + lanes[None]
         v_at = v_ptr + tokens[:, None].to(tl.int64) * v_stride + lanes[None]
-        if MASKED:
-            inside = (tokens < keys)[:, None] & (lanes < HEAD)[None]
-            k, v = tl.load(k_at, mask=inside, other=0.0), tl.load(v_at, mask=inside, other=0.0)
-        elif HEAD < WIDTH:
+        if MASKED or HEAD < WIDTH:
             inside = (lanes < HEAD)[None]
+            if MASKED:
+                inside = (tokens < keys)[:, None] & inside
             k, v = tl.load(k_at, mask=inside, other=0.0), tl.load(v_at, mask=inside, other=0.0)
         else:
             k, v = tl.load(k_at), tl.load(v_at)
@@ -89,15 +88,15 @@ def _prefill_kernel(
             whole = tl.cdiv(tl.maximum(before + ROWS - WINDOW, 0), TILE) * TILE
             whole = tl.minimum(tl.maximum(whole, begin), tl.cdiv(end, TILE) * TILE)
             diagonal = tl.maximum(diagonal, whole)
-            acc, total, peak = _attend(
+            acc, total, peak = _attend_keys(
                 acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, whole, keys, scale,
                 HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
             )  # fmt: skip
-        acc, total, peak = _attend(
+        acc, total, peak = _attend_keys(
             acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, whole, diagonal, keys, scale,
             HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, False,
         )  # fmt: skip
-        acc, total, peak = _attend(
+        acc, total, peak = _attend_keys(
             acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, diagonal, end, keys, scale,
             HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
         )  # fmt: skip

@@ -38,7 +38,7 @@ def gelu_and_mul(x: torch.Tensor, approximate: str) -> torch.Tensor:
     size = x.shape[-1] // 2
     rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
-    block = min(next_power_of_2(max(size, 1)), 2048)
+    block = min(next_power_of_2(size), 2048)
     if out.numel():
         _gelu_and_mul_kernel[(rows.shape[0], cdiv(size, block))](
             rows, out, rows.stride(0), size, approximate == "tanh", block, num_warps=8

@@ -33,7 +33,7 @@ def moe_sum(x: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     tokens, topk, size = x.shape
     out = torch.empty(tokens, size, dtype=x.dtype, device=x.device)
-    block = min(next_power_of_2(max(size, 1)), 1024)
+    block = min(next_power_of_2(size), 1024)
     if out.numel():
         _moe_sum_kernel[(tokens, cdiv(size, block))](x, out, size, topk, block, num_warps=4)
     return out

@@ -37,7 +37,7 @@ def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
     # A single row fills no GPU unless it is cut up small.
     most, warps = (1024, 8) if rows.shape[0] >= _MANY_ROWS else (256, 2)
-    block = min(next_power_of_2(max(size, 1)), most)
+    block = min(next_power_of_2(size), most)
     if out.numel():
         _silu_and_mul_kernel[(rows.shape[0], cdiv(size, block))](
             rows, out, rows.stride(0), size, block, num_warps=warps
