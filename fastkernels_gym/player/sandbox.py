@@ -22,6 +22,8 @@ from fastkernels_gym.errors import SandboxUnavailable
 from fastkernels_gym.player import cgroup, headers, seccomp
 
 UID = 1000
+# As sys.prefix gives it, without the `..` of a relative call: players see the path and not what it leads through.
+INTERPRETER = os.path.abspath(sys.executable)
 TMP_BYTES = 2 << 30
 TMP_FILES = 1 << 17
 WARM_CACHE = "/run/kernels"  # what trusted code has compiled; every player starts with a copy
@@ -241,9 +243,7 @@ def _device_nodes(device: str) -> Iterator[Path]:
 
 def _inherited() -> dict[str, str]:
     here = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    path = os.pathsep.join(
-        (str(Path(sys.executable).parent), "/usr/local/cuda/bin", "/usr/local/bin", "/usr/bin", "/bin")
-    )
+    path = os.pathsep.join((str(Path(INTERPRETER).parent), "/usr/local/cuda/bin", "/usr/local/bin", "/usr/bin", "/bin"))
     return {
         **here,
         "PATH": path,

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from fastkernels_gym.errors import CandidateFault, PlayerLost, SandboxUnavailabl
 from fastkernels_gym.player import cgroup, headers
 from fastkernels_gym.player.doorbell import Doorbell, awake_until
 from fastkernels_gym.player.protocol import MAX_DETAIL, Channel, PeerClosed, ProtocolError
-from fastkernels_gym.player.sandbox import COMPILERS, Limits, command, readable
+from fastkernels_gym.player.sandbox import COMPILERS, INTERPRETER, Limits, command, readable
 from fastkernels_gym.referee.watchdog import Watchdog
 from fastkernels_gym.results import Verdict
 
@@ -63,7 +62,7 @@ class Zygote:
         # Players get an empty /tmp of their own, but for what the interpreter needs there.
         kept = [str(path) for path in readable() if Path("/tmp") in path.parents]
         mode, capability = "nested" if sandboxed else "flat", _capability(device)
-        program = [sys.executable, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), mode, capability]
+        program = [INTERPRETER, "-P", "-m", "fastkernels_gym.player.zygote", str(theirs.fileno()), mode, capability]
         program += kept if sandboxed else []
         self._scratch = tempfile.TemporaryDirectory(prefix="fk-gym-") if not sandboxed else None
         line = program

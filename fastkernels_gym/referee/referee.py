@@ -110,8 +110,7 @@ class Referee:
             trial = None
             try:
                 session = self._session_of(task)
-                if request.calibrating:
-                    session.renew_baseline()
+                session.begin_trial(fresh=request.calibrating)
                 trial = Trial(session, task, candidate, watch)
                 classes = [find_operator(name).class_name for name in replaces]
                 timings = trial.run(classes, request.measure, request.budget_s, self._precision(request))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +164,9 @@ def test_a_player_finds_what_the_referee_has_compiled(evaluator: fk.Evaluator, m
     monkeypatch.setenv("TRITON_CACHE_DIR", str(warm_cache() / "triton"))  # as in the referee's process
     compile_once(90)
     assert judge(evaluator, KERNELS).verdict is Verdict.OK
+
+
+def test_an_interpreter_that_was_called_by_a_relative_path_is_found(tmp_path: Path) -> None:
+    code = "from fastkernels_gym.referee.players import Zygote; Zygote('cpu').close()"
+    interpreter = os.path.relpath(sys.executable, tmp_path)
+    subprocess.run([interpreter, "-c", code], cwd=tmp_path, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The next candidate's player warms up while this one's is judged, and is never missed."""
+"""The players of a session: the next candidate's warms up while this one's is judged, the baseline's is renewed."""
 
 from __future__ import annotations
 
@@ -42,3 +42,15 @@ def test_a_spare_that_dies_is_nobodys_fault(session: Session, waits: bool) -> No
     found = session.new_candidate()
     found.load(None, None, ())
     found.close()
+
+
+def test_the_baseline_is_renewed_when_asked_for_and_when_it_has_served_for_long(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_CANDIDATES_A_BASELINE", 2)
+    served: list[Contender] = []
+    for fresh in (False, False, False, False, True, False):
+        session.begin_trial(fresh=fresh)
+        served.append(session.baseline)
+    first, second, third = dict.fromkeys(served)
+    assert served == [first, first, second, second, third, third]
