@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from triton.backends.compiler import BaseBackend
 from triton.runtime.jit import native_specialize_impl
 
-from fastkernels_gym.tasks.baseline.launch import Kernel, jit
 from fastkernels_gym.tasks.baseline.L1.rms_norm import rms_norm
+from fastkernels_gym.tasks.baseline.launch import Kernel, jit
 
 
 def _fill_kernel(out_ptr, value, size, BLOCK: tl.constexpr):
