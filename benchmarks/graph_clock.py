@@ -8,11 +8,12 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
+
+from fastkernels_gym.engine.step import own_workspaces
 
 MOST_CALLS = 512  # of a graph
 _GRAPH_S = 1e-3  # the shortest graph: its launch then counts for less than 1 %
@@ -40,7 +41,7 @@ class _Graph:
         stream.wait_stream(torch.cuda.current_stream())
         self._graph = torch.cuda.CUDAGraph()
         outputs: deque[object] = deque(maxlen=len(calls))
-        with torch.cuda.stream(stream), workspaces_of_its_own():
+        with torch.cuda.stream(stream), own_workspaces():
             # By hand: torch.cuda.graph collects garbage first, which takes longer than most captures.
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
@@ -72,21 +73,6 @@ class _Eager:
             self._calls[index % len(self._calls)]()
         wait(self._device)
         return (time.perf_counter() - begin) / self.length
-
-
-@contextmanager
-def workspaces_of_its_own() -> Iterator[None]:
-    """Around a capture: the graph's matrix products work in memory that is its own.
-
-    Else they share what cuBLAS keeps for the stream, which torch 2.11 gives away with the next graph of that stream
-    that dies, a compiler's while it tunes perhaps (pytorch/pytorch#193402).
-    """
-    torch.cuda.synchronize()
-    torch._C._cuda_clearCublasWorkspaces()
-    try:
-        yield
-    finally:
-        torch._C._cuda_clearCublasWorkspaces()
 
 
 def runner(calls: Calls, device: torch.device, least_s: float) -> tuple[Runner, bool]:

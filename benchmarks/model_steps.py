@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from graph_clock import wait, workspaces_of_its_own
+from graph_clock import wait
 
 from fastkernels_gym.catalog import Model
 from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, linear_block_table
 from fastkernels_gym.engine.build import build_model, materialise
-from fastkernels_gym.engine.step import CapturedStep, KVCaches, forward_logits, forward_step
+from fastkernels_gym.engine.step import CapturedStep, KVCaches, forward_logits, forward_step, own_workspaces
 from fastkernels_gym.engine.weights import random_weights
 from fastkernels_gym.referee.roofline import unread_experts
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
@@ -72,7 +72,7 @@ class Repeated:
             torch.cuda.current_stream().wait_stream(stream)
             before()
             captured = torch.cuda.CUDAGraph()
-            with workspaces_of_its_own(), torch.cuda.graph(captured, stream=stream):
+            with own_workspaces(), torch.cuda.graph(captured, stream=stream):
                 work()
             self._work = captured.replay
 
@@ -129,8 +129,7 @@ class Ours:
         work = self._work(batch, caches, [1] * num_seqs, [context] * num_seqs)
         if self.device.type != "cuda":
             return Repeated(lambda: forward_step(self.module, batch, caches), self.device), work
-        with workspaces_of_its_own():
-            step = CapturedStep(self.module, batch, caches)
+        step = CapturedStep(self.module, batch, caches)
         return Repeated(step.replay, self.device, length=4), work
 
     def batch(self, num_seqs: int, query: int, context: int) -> tuple[Batch, KVCaches]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -60,10 +61,26 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Of this thread alone: NCCL's own thread asks after its events meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with own_workspaces(), torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._logits = forward_step(model, batch, kv_caches)
 
     def replay(self) -> torch.Tensor:
         """Logits of each sequence, (batch, vocabulary); overwritten by the next replay."""
         self._graph.replay()
         return self._logits
+
+
+@contextmanager
+def own_workspaces() -> Iterator[None]:
+    """Around a capture alone: the graph's matrix products work in memory that is its own.
+
+    Else they share what cuBLAS keeps for the stream, which torch 2.11 gives away with the next graph of that stream
+    that dies, a compiler's while it tunes perhaps (pytorch/pytorch#193402). What ran on the stream before, within this
+    context, would have taken them from everyone's memory, and the graph would not own them.
+    """
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()

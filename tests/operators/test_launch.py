@@ -63,6 +63,7 @@ def test_a_kernel_runs_on_the_gpu_that_is_current():
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
 def test_dynamo_takes_it_for_a_kernel_of_triton():
     def twice(x: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, torch.ones(512, device="cuda"), 1e-6)[0] * 2
