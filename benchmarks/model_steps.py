@@ -105,7 +105,7 @@ class Ours:
 
     def distance(self, logits: Callable[[torch.Tensor], torch.Tensor], num_layers: int) -> float:
         """Relative RMS between our logits and those of another model on one random prompt, both of so many layers."""
-        batch, caches = self.batch(1, _CHECKED, 0)
+        batch, caches = self._batch(1, _CHECKED, 0)
         decoder, layers = self.module.model, self.module.model.layers
         decoder.layers = layers[:num_layers]
         try:
@@ -116,13 +116,13 @@ class Ours:
         return float((ours - theirs).norm() / theirs.norm())
 
     def prefill(self, num_seqs: int, length: int) -> tuple[Repeated, Work]:
-        batch, caches = self.batch(num_seqs, length, 0)
+        batch, caches = self._batch(num_seqs, length, 0)
         step = Repeated(lambda: forward_step(self.module, batch, caches), self.device)
         return step, self._work(batch, caches, [length] * num_seqs, [0] * num_seqs)
 
     def decode(self, num_seqs: int, context: int) -> tuple[Repeated, Work]:
         """In a CUDA graph on a GPU."""
-        batch, caches = self.batch(num_seqs, 1, context)
+        batch, caches = self._batch(num_seqs, 1, context)
         for pair in caches:
             for pages in pair:
                 pages.normal_()
@@ -132,7 +132,7 @@ class Ours:
         step = CapturedStep(self.module, batch, caches)
         return Repeated(step.replay, self.device, length=4), work
 
-    def batch(self, num_seqs: int, query: int, context: int) -> tuple[Batch, KVCaches]:
+    def _batch(self, num_seqs: int, query: int, context: int) -> tuple[Batch, KVCaches]:
         pages = num_seqs * -(-(query + context) // _BLOCK_SIZE)
         table = linear_block_table(num_seqs, query + context, _BLOCK_SIZE, torch.randperm(pages).tolist())
         caches = allocate_kv_caches(

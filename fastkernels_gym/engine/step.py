@@ -53,6 +53,7 @@ class CapturedStep:
 
     def __init__(self, model: nn.Module, batch: Batch, kv_caches: KVCaches, pool: Any = None) -> None:
         self.batch = batch
+        self._bound = model, kv_caches  # the graph reads and writes them, whoever else lets go of them
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 from torch.nn import functional
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 _MOST_LANES = 2048
 
 
-@jit
+@triton.jit
 def _row_kernel(ids_ptr, weight_ptr, out_ptr, size, BLOCK: tl.constexpr):
     token, lanes = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(ids_ptr + token).to(tl.int64)

@@ -6,7 +6,6 @@ import torch
 import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
@@ -35,7 +34,7 @@ def _tokens_a_split(seen, splits, TILE: tl.constexpr):
     return tl.cdiv(tl.cdiv(seen, splits), TILE) * TILE
 
 
-@jit
+@triton.jit
 def _split_kernel(
     q_ptr, k_ptr, v_ptr, table_ptr, lens_ptr, out_ptr, part_ptr, stat_ptr, scale, q_stride, table_stride, splits,
     BLOCK_SIZE: tl.constexpr, KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, HEAD: tl.constexpr,
@@ -83,7 +82,7 @@ def _split_kernel(
             tl.store(stat_ptr + slot, peak + tl.log(total), mask=row_mask)
 
 
-@jit
+@triton.jit
 def _merge_kernel(
     part_ptr, stat_ptr, lens_ptr, out_ptr, heads, splits,
     WINDOW: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr, TILE: tl.constexpr,

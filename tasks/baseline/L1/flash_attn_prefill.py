@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
@@ -57,7 +56,7 @@ def _attend_keys(
     return acc, total, peak
 
 
-@jit
+@triton.jit
 def _prefill_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, bounds_ptr, key_bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
     GROUPS: tl.constexpr, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 from torch.nn import functional
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv
 
 
-@jit
+@triton.jit
 def _grouped_gemm_kernel(
     x_ptr, weight_ptr, out_ptr, scales_ptr, order_ptr, experts_ptr, total_ptr,
     slots, columns, depth, x_stride, expert_stride, row_blocks,

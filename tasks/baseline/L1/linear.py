@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 from torch.nn import functional
 
-from ..launch import jit
 from ..operator import Operator
 
 _FEW_ROWS = 32
 _ONE_WAVE = 132 * 32  # output features of one program a multiprocessor: with more of them cuBLAS is the faster
 
 
-@jit
+@triton.jit
 def _row_kernel(
     x_ptr, weight_ptr, bias_ptr, out_ptr, size, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -29,7 +29,7 @@ def _row_kernel(
     tl.store(out_ptr + rows, out.to(out_ptr.dtype.element_ty))
 
 
-@jit
+@triton.jit
 def _few_rows_kernel(
     x_ptr, weight_ptr, bias_ptr, out_ptr, rows, size, features,
     HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 _TILE = 1024
 
 
-@jit
+@triton.jit
 def _moe_align_kernel(
     topk_ids_ptr, sorted_ptr, experts_ptr, total_ptr, slots, room, num_experts,
     BLOCK_SIZE: tl.constexpr, BINS: tl.constexpr, TILE: tl.constexpr,

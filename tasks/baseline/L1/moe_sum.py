@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 
-@jit
+@triton.jit
 def _moe_sum_kernel(x_ptr, out_ptr, size, TOPK: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 from torch import nn
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 
-@jit
+@triton.jit
 def _rms_norm_kernel(
     x_ptr, residual_ptr, weight_ptr, out_ptr, rows, inner, outer_stride, inner_stride, size, eps,
     HAS_RESIDUAL: tl.constexpr, UNIT_OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,

@@ -10,7 +10,6 @@ import torch
 import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
@@ -30,7 +29,7 @@ def _rotate_heads(
     tl.store(second, (b * cos + a * sin).to(row_ptr.dtype.element_ty), mask=mask)
 
 
-@jit
+@triton.jit
 def _rotary_kernel(
     positions_ptr, query_ptr, key_ptr, cache_ptr, q_stride, k_stride, q_heads, kv_heads, head_size,
     HALF: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, NEOX: tl.constexpr,

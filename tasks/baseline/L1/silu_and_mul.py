@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 _MANY_ROWS = 32
 
 
-@jit
+@triton.jit
 def _silu_and_mul_kernel(x_ptr, out_ptr, stride, size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import next_power_of_2
 
 
-@jit
+@triton.jit
 def _store_kernel(key_ptr, value_ptr, k_ptr, v_ptr, slot_ptr, key_stride, value_stride, size, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slot_ptr + token).to(tl.int64)

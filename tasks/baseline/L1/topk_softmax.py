@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+import triton
 import triton.language as tl
 
-from ..launch import jit
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 _MANY_ROWS = 1024  # from here on a program takes several rows; below, rows are spread over the multiprocessors
 
 
-@jit
+@triton.jit
 def _topk_softmax_kernel(
     logits_ptr, weights_ptr, ids_ptr, rows, stride, experts,
     TOPK: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEPT: tl.constexpr, RENORMALIZE: tl.constexpr,
