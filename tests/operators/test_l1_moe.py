@@ -118,9 +118,17 @@ def test_grouped_gemm_takes_each_choice_to_its_expert(tokens, experts, topk) -> 
     assert scaled.dtype == torch.float64
 
 
-@pytest.mark.parametrize(("tokens", "experts", "topk"), ROUTINGS[:4])
-@pytest.mark.parametrize(("out", "size", "block"), [(70, 48, 16), (64, 128, 32), (130, 200, 64), (128, 64, 128)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+# Rows enough for the copy engine: whole tiles, ragged ones, and rows that start where it can not.
+@pytest.mark.parametrize(
+    ("tokens", "experts", "topk", "out", "size", "block", "dtype"),
+    [
+        (*routing, *sizes, dtype)
+        for routing in ROUTINGS[:4]
+        for sizes in [(70, 48, 16), (64, 128, 32), (130, 200, 64), (128, 64, 128)]
+        for dtype in (torch.float32, torch.float16)
+    ]
+    + [(270, 2, 2, out, size, 128, torch.float16) for out, size in [(256, 128), (300, 72), (40, 200), (70, 68)]],
+)
 def test_grouped_gemm_kernel(interpreted, tokens, experts, topk, out, size, block, dtype) -> None:
     *arguments, _ = problem(tokens, experts, topk, out, size, block, dtype)
     for scales in (None, arguments[2]):

@@ -6,16 +6,19 @@ import torch
 import triton
 import triton.language as tl
 from torch.nn import functional
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..operator import Operator
 from ..tiling import cdiv
 
+_MANY_ROWS = 256  # of an expert on average: the device is then busy for long enough to hide a descriptor's launch
+
 
 @triton.jit
 def _grouped_gemm_kernel(
-    x_ptr, weight_ptr, out_ptr, scales_ptr, order_ptr, experts_ptr, total_ptr,
+    x_ptr, weights, out_ptr, scales_ptr, order_ptr, experts_ptr, total_ptr,
     slots, columns, depth, x_stride, expert_stride, row_blocks,
-    TOP_K: tl.constexpr, SCALED: tl.constexpr, EVEN: tl.constexpr, GROUP: tl.constexpr,
+    TOP_K: tl.constexpr, SCALED: tl.constexpr, EVEN: tl.constexpr, TMA: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     pid, column_blocks = tl.program_id(0), tl.cdiv(columns, COLUMNS)
@@ -28,19 +31,23 @@ def _grouped_gemm_kernel(
         real = slot < slots
         column, lanes = column_block * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
         inside = column < columns
-        expert = tl.load(experts_ptr + block).to(tl.int64)
+        expert = tl.load(experts_ptr + block)
         x_at = x_ptr + (slot // TOP_K).to(tl.int64)[:, None] * x_stride + lanes[None]
-        # Columns past the end read the first one instead: the store leaves them out.
-        weight_row = tl.where(inside, column, 0).to(tl.int64)
-        weight_at = weight_ptr + expert * expert_stride + weight_row[None] * depth + lanes[:, None]
+        if TMA:
+            first_row = expert * columns + column_block * COLUMNS
+        else:
+            # Columns past the end read the first one instead: the store leaves them out.
+            row = tl.where(inside, column, 0).to(tl.int64)
+            weight_at = weights + expert.to(tl.int64) * expert_stride + row[None] * depth + lanes[:, None]
         acc = tl.zeros([ROWS, COLUMNS], tl.float32)
         for start in range(0, depth, DEPTH):
-            if EVEN:
-                x = tl.load(x_at + start, mask=real[:, None], other=0.0)
+            left = lanes < depth - start
+            x = tl.load(x_at + start, mask=real[:, None] if EVEN else real[:, None] & left[None], other=0.0)
+            if TMA:
+                weight = weights.load([first_row, start]).T
+            elif EVEN:
                 weight = tl.load(weight_at + start)
             else:
-                left = lanes < depth - start
-                x = tl.load(x_at + start, mask=real[:, None] & left[None], other=0.0)
                 weight = tl.load(weight_at + start, mask=left[:, None], other=0.0)
             acc += tl.dot(x, weight, input_precision="ieee")
         if SCALED:
@@ -61,6 +68,12 @@ def _tiles(block_size: int, itemsize: int) -> tuple[int, int, int, int]:
     if block_size <= 64:
         return 128, 64 // narrow, 8, 4
     return 256 // narrow, 64 // narrow, 32, 8
+
+
+def _fits_tma(weight: torch.Tensor, wide: int) -> bool:
+    """Whether the copy engine can bring the wide tiles of half-precision weights: every row starts at 16 bytes."""
+    row_bytes = weight.shape[2] * weight.element_size()
+    return wide == 256 and row_bytes % 16 == 0 and weight.data_ptr() % 16 == 0
 
 
 def grouped_gemm(
@@ -98,10 +111,12 @@ def grouped_gemm(
     wide, deep, group, warps = _tiles(block_size, x.element_size())
     blocks = expert_ids.numel()
     if out.numel():
+        tma = rows * top_k >= _MANY_ROWS * weight.shape[0] and _fits_tma(weight, wide)
         _grouped_gemm_kernel[(blocks * cdiv(columns, wide),)](
-            x, weight, out, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded,
+            x, TensorDescriptor.from_tensor(weight.flatten(0, 1), [wide, deep]) if tma else weight,
+            out, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded,
             rows * top_k, columns, depth, x.stride(0), weight.stride(0), blocks,
-            top_k, topk_weights is not None, depth % deep == 0, group, block_size, wide, deep,
+            top_k, topk_weights is not None, depth % deep == 0, tma, group, block_size, wide, deep,
             num_warps=warps, num_stages=4,
         )  # fmt: skip
     return out
