@@ -17,6 +17,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,8 @@ def main() -> None:
     say(f"read {ceilings.read / 1e12:.2f} TB/s, matrix {ceilings.matrix / 1e12:.0f} TFLOP/s")
     cells: list[Cell] = []
     notes: dict[str, dict[str, Any]] = {}
-    try:
-        for name in MODELS if options.models == ["all"] else options.models:
-            notes[name] = measure(load_model_config(name), options, ceilings, cells)
-            release(device)
-    finally:
+
+    def save() -> None:
         data = {
             **facts(device),
             "clocks": {"before": before, "after": clocks(device)},
@@ -123,12 +121,21 @@ def main() -> None:
             "cells": [cell.to_json() for cell in cells],
         }
         out.write_text(json.dumps(data, indent=1) + "\n")
+
+    for name in MODELS if options.models == ["all"] else options.models:
+        for cell in measure(load_model_config(name), options, ceilings, notes):
+            cells.append(cell)
+            save()  # each of them took minutes
+        release(device)
+    save()
     report(cells, notes)
 
 
 @torch.no_grad()
-def measure(model: Model, options: argparse.Namespace, ceilings: Ceilings, cells: list[Cell]) -> dict[str, Any]:
-    """Appends a model's cells; gives its depths and how far its logits are from transformers'."""
+def measure(
+    model: Model, options: argparse.Namespace, ceilings: Ceilings, notes: dict[str, dict[str, Any]]
+) -> Iterator[Cell]:
+    """A model's cells; notes its depths and how far its logits are from transformers'."""
     layers = options.layers or full_depth(model, ceilings.device)
     say(f"{model.name}: {layers} of {model.config.num_hidden_layers} layers")
     ours = Ours(model, ceilings.device, layers)
@@ -137,10 +144,11 @@ def measure(model: Model, options: argparse.Namespace, ceilings: Ceilings, cells
     compared = min(_COMPARED_LAYERS, layers)
     off = ours.distance(Peer(model.config, ours.module, compared).logits, compared)
     say(f"{model.name}: after {compared} layers logits differ from transformers' by {off:.2%}")
-    note = {"layers": [layers, model.config.num_hidden_layers], "transformers_layers": depths, "logits_off": off}
+    full = model.config.num_hidden_layers
+    notes[model.name] = {"layers": [layers, full], "transformers_layers": depths, "logits_off": off}
     if not off <= _OTHER_MODEL:
         say(f"{model.name}: that is not the same model: nothing is timed")
-        return note
+        return
     phases = [("prefill", 1, options.prompt)] if options.prompt else []
     for phase, batch, length in phases + [("decode", batch, options.context) for batch in options.batches]:
         runner, work = ours.prefill(batch, length) if phase == "prefill" else ours.decode(batch, length)
@@ -154,11 +162,11 @@ def measure(model: Model, options: argparse.Namespace, ceilings: Ceilings, cells
             ways = ("eager",) if options.no_compile else ("eager", "compiled")
             times = against(runner, peers, layers, (phase, batch, length), ways, faults, warm)
         seconds = times.pop("ours")
-        cells.append(Cell(model.name, phase, batch, length, seconds, work, floor_s, times, faults, warm))
-        say(line(cells[-1]))
+        cell = Cell(model.name, phase, batch, length, seconds, work, floor_s, times, faults, warm)
+        say(line(cell))
+        yield cell
         del runner, times
         release(ceilings.device)
-    return note
 
 
 def against(
