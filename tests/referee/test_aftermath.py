@@ -14,6 +14,7 @@ from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime
 from fastkernels_gym.referee.consistency import DRIFT, Doubt
+from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.session import Session
@@ -26,8 +27,8 @@ LONG_S = 10.0  # far more than any machine takes for what is asked here
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with cpu_session(TASK) as found:
+def session(zygote: Zygote) -> Iterator[Session]:
+    with cpu_session(TASK, zygote) as found:
         yield found
 
 

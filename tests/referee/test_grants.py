@@ -12,6 +12,7 @@ from fastkernels_gym.candidate import Candidate
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee import trial
 from fastkernels_gym.referee.calibration import Calibration
+from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.timings import Precision, Timings
 from fastkernels_gym.referee.trial import Stopwatch, Trial
@@ -22,8 +23,8 @@ BATCHED = Path(__file__).parents[1] / "redteam/attacks/r10_superbatch.py"
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with cpu_session(TASK) as found:
+def session(zygote: Zygote) -> Iterator[Session]:
+    with cpu_session(TASK, zygote) as found:
         yield found
 
 

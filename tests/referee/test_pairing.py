@@ -29,13 +29,6 @@ from fastkernels_gym.results import Verdict
 CALLS = 16
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    found = Zygote("cpu")
-    yield found
-    found.close()
-
-
 @pytest.fixture(params=[False, True], ids=["asleep", "awake"], autouse=True)
 def awake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By messages, as where cores are few, and by the doorbell."""

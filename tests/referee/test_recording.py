@@ -10,6 +10,7 @@ import torch
 from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.recording import record, recorded
 from fastkernels_gym.referee.session import Session
@@ -18,8 +19,8 @@ TASK = load_task("L1/store_kvcache@tiny-llama")
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    with cpu_session(TASK) as found:
+def session(zygote: Zygote) -> Iterator[Session]:
+    with cpu_session(TASK, zygote) as found:
         yield found
 
 

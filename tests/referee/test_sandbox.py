@@ -167,6 +167,10 @@ def test_a_player_finds_what_the_referee_has_compiled(evaluator: fk.Evaluator, m
 
 
 def test_an_interpreter_that_was_called_by_a_relative_path_is_found(tmp_path: Path) -> None:
-    code = "from fastkernels_gym.referee.players import Zygote; Zygote('cpu').close()"
+    code = (
+        "import subprocess, sys; from pathlib import Path; from fastkernels_gym.player.sandbox import *;"
+        "program = [INTERPRETER, '-c', ''];"
+        "subprocess.run(command(program, device='cpu', cache=Path('.'), compiled=None), check=True)"
+    )
     interpreter = os.path.relpath(sys.executable, tmp_path)
     subprocess.run([interpreter, "-c", code], cwd=tmp_path, check=True, timeout=60)

@@ -10,13 +10,14 @@ from cpu_sessions import cpu_session
 from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee import session as sessions
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.session import Session
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+def session(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.setitem(sessions.SPARES, "cpu", True)
-    with cpu_session(load_task("L1/rms_norm@tiny-llama")) as found:
+    with cpu_session(load_task("L1/rms_norm@tiny-llama"), zygote) as found:
         yield found
 
 
