@@ -27,9 +27,9 @@ def backends(module: FlashAttnPrefill, lengths: Sequence[int]) -> dict[str, Atte
     """By name; those that need sequences of one length are called once a sequence where lengths differ."""
     window = module.sliding_window if module.sliding_window and module.sliding_window < max(lengths) else None
     before, scale, soft_cap = -1 if window is None else window - 1, module.scale, module.logits_soft_cap
-    found: dict[str, Attention] = {
-        "triton": lambda q, k, v, bounds, longest: ragged_prefill(q, k, v, bounds, longest, scale, soft_cap, window)
-    }
+    found: dict[str, Attention] = {}
+    if len(set(lengths)) == 1 and window is None and soft_cap is None:  # all else the operator itself gives to it
+        found["triton"] = lambda q, k, v, bounds, longest: ragged_prefill(q, k, v, bounds, longest, scale)
     if importlib.util.find_spec("flash_attn") is not None:
         from flash_attn import flash_attn_varlen_func
 
