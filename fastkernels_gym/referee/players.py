@@ -47,14 +47,11 @@ Hear = Callable[[], dict[str, Any]]
 
 
 class Zygote:
-    """The sandboxed process that forks players.
+    """The sandboxed process that forks players. It takes seconds to start, which is waited for at the first player.
 
     Args:
         device: `cpu`, or `cuda:<number>` by the number of the device's file.
         sandboxed: False runs players as plain processes of this user, for machines without namespaces.
-
-    Raises:
-        SandboxUnavailable: if it does not come up.
     """
 
     def __init__(self, device: str, *, sandboxed: bool = True) -> None:
@@ -78,23 +75,33 @@ class Zygote:
             cwd=self._scratch.name if self._scratch else None,
         )
         theirs.close()
-        self._control = Channel(ours)
+        self._control, self._started = Channel(ours), False
         self._groups: Path | None = None
         with contextlib.suppress(OSError):  # the layer is missing, and the evaluation says so
             self._groups = cgroup.find() if sandboxed else None
+
+    def await_start(self) -> None:
+        """Until it can fork.
+
+        Raises:
+            SandboxUnavailable: if it does not come up.
+        """
+        if self._started:
+            return
         try:
             self._control.receive(timeout=START_TIMEOUT_S)
         except (PeerClosed, TimeoutError) as error:
-            reason = self._last_words()
-            self.close()
-            raise SandboxUnavailable(f"no player could be started: {reason}") from error
+            raise SandboxUnavailable(f"no player could be started: {self._last_words()}") from error
+        self._started = True
 
     def spawn(self, limits: Limits, *, threads: int, trusted: bool) -> Player:
         """A fresh player.
 
         Raises:
-            PlayerLost: if the zygote is gone or the fork failed.
+            SandboxUnavailable: if the zygote does not come up.
+            PlayerLost: if it is gone or the fork failed.
         """
+        self.await_start()
         ours, theirs = socket.socketpair()
         channel, bell = Channel(ours), Doorbell.create()
         try:
@@ -117,8 +124,7 @@ class Zygote:
         self._process.kill()
         self._process.wait()
         self._log.close()
-        if hasattr(self, "_control"):
-            self._control.close()
+        self._control.close()
         if self._scratch:
             self._scratch.cleanup()
 

@@ -56,7 +56,7 @@ class Referee:
         use_device(self._device)
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
-        self._zygote: Zygote | None = None
+        self._zygote: Zygote | None = self._new_zygote()  # starts while the first task is read
         self._session: Session | None = None
 
     @property
@@ -132,13 +132,15 @@ class Referee:
         return Precision(*_TARGET[self._device.type], found.without_spread if request.calibrating else found)
 
     def _session_of(self, task: Task) -> Session:
-        if self._zygote is None:
-            self._zygote = Zygote(place(self._device), sandboxed=self._sandboxed)
+        self._zygote = self._zygote or self._new_zygote()
         if self._session is not None and self._session.key != session_key(task):
             self._end_session()
         if self._session is None:
             self._session = Session(task, self._device, self._zygote, self._threads, self._deadlines)
         return self._session
+
+    def _new_zygote(self) -> Zygote:
+        return Zygote(place(self._device), sandboxed=self._sandboxed)
 
     def _success(
         self,
