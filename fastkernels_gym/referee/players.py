@@ -80,7 +80,7 @@ class Zygote:
         with contextlib.suppress(OSError):  # the layer is missing, and the evaluation says so
             self._groups = cgroup.find() if sandboxed else None
 
-    def await_start(self) -> None:
+    def _await_start(self) -> None:
         """Until it can fork.
 
         Raises:
@@ -101,7 +101,7 @@ class Zygote:
             SandboxUnavailable: if the zygote does not come up.
             PlayerLost: if it is gone or the fork failed.
         """
-        self.await_start()
+        self._await_start()
         ours, theirs = socket.socketpair()
         channel, bell = Channel(ours), Doorbell.create()
         try:

@@ -139,7 +139,7 @@ def as_one(work: Callable[[], None], device: torch.device) -> Callable[[], None]
 
 @functools.cache
 def _anchor(device: torch.device) -> torch.cuda.CUDAGraph:
-    """A graph that lives on, and with it the pool of memory that all others share.
+    """A graph that lives on, and with it the pool that all others share: what they copy lies elsewhere.
 
     Of each pool that was ever captured into, torch 2.11 keeps tens of kilobytes for good.
     """
