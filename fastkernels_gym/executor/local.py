@@ -21,7 +21,7 @@ _Job = tuple[EvalRequest, "Future[Evaluation]", float]
 
 
 class LocalExecutor:
-    """One worker process and the thread that feeds it.
+    """One worker process, which starts at once, and the thread that feeds it.
 
     Args:
         device: `cpu` or `cuda`.
@@ -32,7 +32,7 @@ class LocalExecutor:
     def __init__(self, device: str, *, sandboxed: bool, deadlines: Deadlines) -> None:
         self._device, self._sandboxed, self._deadlines = device, sandboxed, deadlines
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._worker: _Worker | None = None
+        self._worker: _Worker | None = self._new_worker()
         self._aborted = False
         self._thread = threading.Thread(target=self._serve, name=f"slot-{device}", daemon=True)
         self._thread.start()
@@ -76,19 +76,24 @@ class LocalExecutor:
         for _ in range(2):
             if self._aborted:
                 break
-            if self._worker is None:
-                self._worker = _Worker(self._device, self._deadlines, sandboxed=self._sandboxed)
+            self._worker = self._worker or self._new_worker()
             try:
+                self._worker.await_start()
                 return self._worker.evaluate(request, queue_s)
             except HarnessFault as error:
                 self._worker.close()
                 self._worker = None
+                if isinstance(error, SandboxUnavailable):
+                    raise
                 reason = str(error)
         return Evaluation(request.task, Verdict.INFRA_ERROR, reward_kind=request.reward_kind, feedback=reason)
 
+    def _new_worker(self) -> _Worker:
+        return _Worker(self._device, self._deadlines, sandboxed=self._sandboxed)
+
 
 class _Worker:
-    """A referee's process."""
+    """A referee's process. It takes seconds to start, which is waited for at the first request."""
 
     def __init__(self, device: str, deadlines: Deadlines, *, sandboxed: bool) -> None:
         ours, theirs = socket.socketpair()
@@ -103,11 +108,21 @@ class _Worker:
             start_new_session=True,  # a terminal's Ctrl-C is this process's to handle
         )
         theirs.close()
-        self._channel = Channel(ours)
+        self._channel, self._started = Channel(ours), False
+
+    def await_start(self) -> None:
+        """Until it can judge.
+
+        Raises:
+            SandboxUnavailable: if this machine cannot give the sandbox.
+            HarnessFault: if it does not come up.
+        """
+        if self._started:
+            return
         answer = self._exchange(None, _START_TIMEOUT_S)
         if "refused" in answer:
-            self.close()
             raise SandboxUnavailable(answer["refused"])
+        self._started = True
 
     def evaluate(self, request: EvalRequest, queue_s: float) -> Evaluation:
         return read(self._exchange(encode(request, queue_s), None))
@@ -116,8 +131,10 @@ class _Worker:
         self._process.kill()
 
     def close(self) -> None:
-        """Hangs up and waits for the end."""
+        """Hangs up and waits for the end; one that judged nothing has nothing to end."""
         self._channel.close()
+        if not self._started:
+            self._process.kill()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
