@@ -30,7 +30,10 @@ def evaluator() -> Iterator[Evaluator]:
 
 @pytest.fixture(scope="session")
 def _short_deadlines() -> Iterator[Evaluator]:
-    with Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4)) as evaluator:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        evaluator = Evaluator("cpu", deadlines=Deadlines(build_s=4, run_s=4))
+    with evaluator:
         yield evaluator
 
 
@@ -38,7 +41,7 @@ def _short_deadlines() -> Iterator[Evaluator]:
 def strict_evaluator(_short_deadlines: Evaluator, monkeypatch: pytest.MonkeyPatch) -> Evaluator:
     """Short deadlines, and players that interpret Triton; its tests are marked as one xdist group, `strict`.
 
-    Only during its own tests: an evaluator hands the variable to its players whenever it starts a sandbox.
+    Only at its start and during its own tests: an evaluator hands the variable to each process that it starts.
     """
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     return _short_deadlines

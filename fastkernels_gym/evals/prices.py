@@ -43,13 +43,12 @@ class Price:
         prompt, completion = max(usage.prompt_tokens, 0), max(usage.completion_tokens, 0)
         cached = min(max(usage.cached_tokens, 0), prompt)
         reasoning = min(max(usage.reasoning_tokens, 0), completion)
-        parts = (
-            (prompt - cached) * self.input,
-            cached * (self.input if self.cached is None else self.cached),
-            (completion - reasoning) * self.output,
-            reasoning * (self.output if self.reasoning is None else self.reasoning),
+        return (
+            (prompt - cached) / 1e6 * self.input
+            + cached / 1e6 * (self.input if self.cached is None else self.cached)
+            + (completion - reasoning) / 1e6 * self.output
+            + reasoning / 1e6 * (self.output if self.reasoning is None else self.reasoning)
         )
-        return sum(parts) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
