@@ -168,7 +168,7 @@ def test_a_player_finds_what_the_referee_has_compiled(evaluator: fk.Evaluator, m
 
 def test_an_interpreter_that_was_called_by_a_relative_path_is_found(tmp_path: Path) -> None:
     code = (
-        "import subprocess, sys; from pathlib import Path; from fastkernels_gym.player.sandbox import *;"
+        "import subprocess; from pathlib import Path; from fastkernels_gym.player.sandbox import INTERPRETER, command;"
         "program = [INTERPRETER, '-c', ''];"
         "subprocess.run(command(program, device='cpu', cache=Path('.'), compiled=None), check=True)"
     )
