@@ -1,0 +1,104 @@
+"""What toolchains cost: seconds until the first kernel of a candidate has run, nothing of it compiled before.
+
+python benchmarks/toolchains.py
+python benchmarks/toolchains.py --cpp
+
+Honest kernels of tests/redteam/honest, each in a fresh process with caches of its own, less what such a process takes
+for its imports and its first call of torch. `load_inline` is tried with torch's C++ header compiled before, too. Needs
+nvcc, g++ and ninja, and a GPU unless --cpp: then only a C++ extension is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from provenance import ROOT, facts
+
+from fastkernels_gym.player import headers
+
+_HONEST = ROOT / "tests/redteam/honest"
+_CPP = """
+from torch.utils.cpp_extension import load_inline
+load_inline("twice", "torch::Tensor run(torch::Tensor x) { return x * 2; }", functions=["run"])
+"""
+_IMPORTS = "import torch, triton, torch.utils.cpp_extension\n"
+_FIRST_CALL = """
+import torch
+{call}(torch.ones(8, 256, device="cuda", dtype=torch.bfloat16))
+torch.cuda.synchronize()
+"""
+_KERNELS = {"Triton": "triton_tiled", "NVRTC": "cuda_nvrtc"}
+_LOAD_INLINE = {
+    "load_inline, no torch headers in the CUDA source": "cuda_load_inline_plain",
+    "load_inline": "cuda_load_inline",
+}
+_CACHES = ("TORCH_EXTENSIONS_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpp", action="store_true", help="a C++ extension alone")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/toolchains.json")
+    options = parser.parse_args()
+    device = torch.device("cpu" if options.cpp else "cuda")
+    seconds: dict[str, float] = {}
+    data = {**facts(device), "unit": "seconds until a first kernel has run", "cold": seconds}
+
+    def note(name: str, took: float) -> None:
+        seconds[name] = round(took, 2)
+        print(f"{name:<80} {took:6.2f} s", flush=True)
+        options.out.write_text(json.dumps(data, indent=1) + "\n")  # each of them may take a minute
+
+    with ExitStack() as stack:
+        # Compiled anew, whatever this user has compiled before.
+        os.environ["XDG_CACHE_HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
+        sources = {"C++": _CPP} if options.cpp else {name: _with_call(file) for name, file in _LOAD_INLINE.items()}
+        idle = _IMPORTS if options.cpp else _IMPORTS + _FIRST_CALL.format(call="torch.abs")
+        cold(idle)  # the first process after the machine's start reads torch from its disk
+        nothing = cold(idle)
+        note("a process that only imports, left out of what follows", nothing)
+        for name, file in {} if options.cpp else _KERNELS.items():
+            note(name, cold(_with_call(file)) - nothing)
+        for name, source in sources.items():
+            note(name, cold(source) - nothing)
+        begin = time.monotonic()
+        folder = headers.compile_headers()
+        note("compiling torch's header", time.monotonic() - begin)
+        for name, source in sources.items():
+            note(f"{name}, header compiled before", cold(source, folder) - nothing)
+
+
+def _with_call(file: str) -> str:
+    return (_HONEST / f"{file}.py").read_text() + _FIRST_CALL.format(call="SiluAndMul()")
+
+
+def cold(source: str, folder: Path | None = None) -> float:
+    """Seconds of a fresh process that runs a source, with empty caches.
+
+    Args:
+        source: Python.
+        folder: of a compiled header that g++ finds first.
+    """
+    with tempfile.TemporaryDirectory() as caches:
+        environment = {**os.environ, **{name: f"{caches}/{name}" for name in _CACHES}}
+        environment.pop("CPATH", None)
+        if folder is not None:
+            environment["CPATH"] = str(folder)
+        script = Path(caches, "source.py")  # Triton reads a kernel's source from its file
+        script.write_text(source)
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-P", script], env=environment, check=True, stdout=subprocess.DEVNULL)
+        return time.monotonic() - begin
+
+
+if __name__ == "__main__":
+    main()
