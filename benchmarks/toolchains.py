@@ -4,8 +4,9 @@ python benchmarks/toolchains.py
 python benchmarks/toolchains.py --cpp
 
 Honest kernels of tests/redteam/honest, each in a fresh process with caches of its own, less what such a process takes
-for its imports and its first call of torch. `load_inline` is tried with torch's C++ header compiled before, too. Needs
-nvcc, g++ and ninja, and a GPU unless --cpp: then only a C++ extension is built.
+for its imports and its first call of torch: the median of several where that is most of it. `load_inline` is tried with
+torch's C++ header compiled before, too. Needs nvcc, g++ and ninja, and a GPU unless --cpp: then only a C++ extension is
+built.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,7 @@ _LOAD_INLINE = {
     "load_inline, no torch headers in the CUDA source": "cuda_load_inline_plain",
     "load_inline": "cuda_load_inline",
 }
+_PAIRS = 5
 _CACHES = ("TORCH_EXTENSIONS_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
@@ -64,10 +67,11 @@ def main() -> None:
         sources = {"C++": _CPP} if options.cpp else {name: _with_call(file) for name, file in _LOAD_INLINE.items()}
         idle = _IMPORTS if options.cpp else _IMPORTS + _FIRST_CALL.format(call="torch.abs")
         cold(idle)  # the first process after the machine's start reads torch from its disk
-        nothing = cold(idle)
+        nothing = statistics.median(cold(idle) for _ in range(_PAIRS))
         note("a process that only imports, left out of what follows", nothing)
         for name, file in {} if options.cpp else _KERNELS.items():
-            note(name, cold(_with_call(file)) - nothing)
+            source = _with_call(file)
+            note(name, statistics.median(cold(source) - cold(idle) for _ in range(_PAIRS)))
         for name, source in sources.items():
             note(name, cold(source) - nothing)
         begin = time.monotonic()
