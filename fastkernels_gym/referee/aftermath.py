@@ -14,7 +14,15 @@ import torch
 
 from fastkernels_gym.catalog import Case, OperatorInfo, Task
 from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time, undisturbed
-from fastkernels_gym.referee.consistency import DRIFT, Doubt, at_most, saves_more, slower_in_company, upper_seconds
+from fastkernels_gym.referee.consistency import (
+    DRIFT,
+    Doubt,
+    at_most,
+    explained,
+    saves_more,
+    slower_in_company,
+    upper_seconds,
+)
 from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import calls_a_pass, record
 from fastkernels_gym.referee.running import run_baseline
@@ -35,14 +43,13 @@ class Aftermath:
     Args:
         session: the model's; its baseline has the programs that are asked about.
         task: what the candidate replaced.
-        replaced: the operators that it defines.
+        others: the operators that it defines beside the task's.
     """
 
-    def __init__(self, session: Session, task: Task, replaced: Sequence[OperatorInfo]) -> None:
-        self._session, self._task, self._replaced = session, task, replaced
+    def __init__(self, session: Session, task: Task, others: Sequence[OperatorInfo] = ()) -> None:
+        self._session, self._task, self._others = session, task, others
         self._drift = DRIFT[session.subject.device.type]
         self._serial = 0
-        self._possible_s: dict[str, float] = {}
 
     def doubt(self, operator: Timed | None, whole: Timed | None) -> Doubt | None:
         """Why the timing is not believed; None where nothing speaks against it.
@@ -67,28 +74,46 @@ class Aftermath:
         return None
 
     def borne_out(self, operator: Timed, whole: Timed) -> Timed:
-        """The full model's timing, no more of it proven than what was replaced can have saved.
+        """The full model's timing, with no more saved than the operator's own timing explains.
 
-        What scatters too much to be doubted is not proven by that.
+        Else a candidate would be paid for another operator, made faster from within, by less than its own takes.
         """
         if not whole.proven:
             return whole
         with undisturbed():
-            times = [at_most(found, self._possible_seconds(operator, phase, found)) for phase, found in whole.kept]
-        return remeasured(whole, times)
+            return remeasured(whole, [self._explained(operator, phase, found) for phase, found in whole.kept])
+
+    def _explained(self, operator: Timed, phase: Measured, found: CallTime) -> CallTime:
+        calls = self._calls(operator, phase)
+        possible = explained([(n, taken) for _, n, taken in calls])
+        if found.saving > possible[0]:
+            possible = possible + self._granted_seconds(phase, calls)
+        return at_most(found, possible)
+
+    def _calls(self, operator: Timed, phase: Measured) -> list[tuple[Case, int, CallTime]]:
+        """The operator's cases in a phase: how often a pass makes their call, and its time."""
+        pairs = zip(self._task.cases_of(self._task.operator.id), operator.times, strict=True)
+        return [(case, calls_a_pass(self._session, case), taken) for case, taken in pairs if case.phase == phase.phase]
+
+    def _granted_seconds(self, phase: Measured, calls: Sequence[tuple[Case, int, CallTime]]) -> float:
+        """What a pass may save beside the operator's own savings.
+
+        All that other operators take which the candidate defines, and what launching this one costs, where the pass
+        launches it and a graph was timed.
+        """
+        granted = self._seconds_of(self._others, phase)
+        scene = phase.program.scene
+        if scene.subject.device.type == "cuda" and not scene.graph:
+            for case, n, taken in calls:
+                granted += n * max(0.0, self._call_seconds(self._task.operator, case) - taken.baseline)
+        return granted
 
     def _possible_seconds(self, operator: Timed, phase: Measured, found: CallTime) -> float:
         """What a pass can save at most: by what was measured of the operator, or what else may be counted for it."""
-        if phase.phase not in self._possible_s:
-            cases = self._task.cases_of(self._task.operator.id)
-            known = sum(
-                calls_a_pass(self._session, case) * self._most_seconds(case, taken)
-                for case, taken in zip(cases, operator.times, strict=True)
-                if case.phase == phase.phase
-            )
-            enough = found.saving <= known
-            self._possible_s[phase.phase] = known if enough else max(known, self._replaced_seconds(phase))
-        return self._possible_s[phase.phase]
+        known = sum(n * self._most_seconds(case, taken) for case, n, taken in self._calls(operator, phase))
+        if found.saving <= known:
+            return known
+        return max(known, self._seconds_of([self._task.operator, *self._others], phase))
 
     def _most_seconds(self, case: Case, taken: CallTime) -> float:
         """What a call of the operator takes the baseline at most; asked again where its timing was too noisy to say."""
@@ -97,10 +122,10 @@ class Aftermath:
             return most
         return min(most, self._call_seconds(self._task.operator, case))
 
-    def _replaced_seconds(self, phase: Measured) -> float:
-        """Seconds of a pass that the baseline spends in all operators that were replaced, launched as the pass does."""
+    def _seconds_of(self, operators: Sequence[OperatorInfo], phase: Measured) -> float:
+        """Seconds of a pass that the baseline spends in operators, launched as the pass does."""
         total = 0.0
-        for operator in self._replaced:
+        for operator in operators:
             for case in self._task.cases_of(operator.id):
                 if case.phase == phase.phase:
                     total += calls_a_pass(self._session, case) * self._call_seconds(operator, case)

@@ -58,6 +58,8 @@ def timing_feedback(timings: Timings) -> str:
             f"  {name} x{phase.n}: {phase.candidate_ms:.3f} ms against {phase.baseline_ms:.3f} ms"
             for name, phase in e2e.phases.items()
         ]
+    if timings.unexplained:
+        lines.append("The full model saved more: what half as much again as the operator's own saving explains counts.")
     if timings.discarded:
         lines.append(f"{timings.discarded} blocks were measured again: the device was slowed down.")
     if not timings.stable:

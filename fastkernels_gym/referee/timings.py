@@ -87,12 +87,14 @@ class Timings:
         rungs: the operator and its ladder, where they were timed.
         whole: the full model, where it was.
         doubt: why none of it is believed, where something speaks against it.
+        unexplained: whether the full model saved more than the operator's own timing explains, which is not counted.
     """
 
     precision: Precision
     rungs: list[Timed] = field(default_factory=list)
     whole: Timed | None = None
     doubt: Doubt | None = None
+    unexplained: bool = False
 
     @property
     def operator(self) -> Timed | None:

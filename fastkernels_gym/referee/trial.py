@@ -116,10 +116,12 @@ class Trial:
             self._check_arena()
             with self.watch.on("timing"):
                 replaced = [found for found in siblings(self.task.operator) if found.class_name in replaces]
-                aftermath = Aftermath(self.session, self.task, [self.task.operator, *replaced])
+                aftermath = Aftermath(self.session, self.task, replaced)
                 timings.doubt = timings.doubt or aftermath.doubt(timings.operator, timings.whole)
                 if timings.operator and timings.whole:
-                    timings.whole = aftermath.borne_out(timings.operator, timings.whole)
+                    explained = aftermath.borne_out(timings.operator, timings.whole)
+                    timings.unexplained = explained.estimate.speedup < timings.whole.estimate.speedup
+                    timings.whole = explained
             timings.forget_programs()
             return timings
         finally:

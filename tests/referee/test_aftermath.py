@@ -10,6 +10,7 @@ import pytest
 from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.catalog.operators import find_operator
 from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.calibration import Tolerance
 from fastkernels_gym.referee.clock import CallTime
@@ -55,7 +56,7 @@ def test_what_was_won_is_held_against_what_there_was(session: Session, monkeypat
     operator, model = measured(session, "operator", whole=False), measured(session, "model", whole=True)
 
     def doubt_of(operator: Timed | None, model: Timed | None) -> Doubt | None:
-        return Aftermath(session, TASK, [TASK.operator]).doubt(operator, model)
+        return Aftermath(session, TASK).doubt(operator, model)
 
     # The model saves half of a pass, its one faster operator a thousandth: what that operator takes is measured again.
     doubt = doubt_of(timed(operator, LONG_S / 1e6, LONG_S / 2e6), timed(model, LONG_S, LONG_S / 2))
@@ -75,23 +76,47 @@ def test_what_was_won_is_held_against_what_there_was(session: Session, monkeypat
     assert doubt_of(None, None) is None
 
 
-def test_no_more_is_proven_than_there_was_to_save(session: Session) -> None:
-    """Half of a pass, it seems, but what was replaced is a ten-thousandth of it."""
-    operator, model = measured(session, "replaced", whole=False), measured(session, "noisy", whole=True)
+def test_no_more_counts_than_the_operators_own_saving_explains(session: Session) -> None:
+    """Half of a pass, it seems, of which four calls of what was replaced are four fifths."""
+    operator, model = measured(session, "replaced", whole=False), measured(session, "half", whole=True)
+    whole = timed(model, LONG_S, LONG_S / 2)
+
+    def by_itself(ratio: float) -> Timed:
+        return timed(operator, LONG_S / 5, ratio * LONG_S / 5)
+
+    aftermath = Aftermath(session, TASK)
+    assert aftermath.doubt(by_itself(0.99), whole) is None, "there was that much to save"
+    assert aftermath.borne_out(by_itself(0.5), whole).estimate == whole.estimate
+    hardly = aftermath.borne_out(by_itself(0.99), whole)
+    assert hardly.estimate.speedup == pytest.approx(1 / (1 - 1.5 * 0.8 * 0.01))
+    for ratio in (1.0, 1.1):
+        none = aftermath.borne_out(by_itself(ratio), whole)
+        assert none.estimate.speedup == 1.0 and not none.proven
+
+
+def test_what_scatters_proves_no_more_than_the_operator_does(session: Session) -> None:
+    operator, model = measured(session, "tiny", whole=False), measured(session, "noisy", whole=True)
     whole = timed(model, LONG_S, LONG_S / 2)
     noise = np.random.default_rng(0).normal(0, 1, (401, 2))
     noise[0] = 0
     scattered = replace(whole.times[0], replicates=whole.times[0].replicates * np.exp(0.21 * noise))
     whole = remeasured(whole, [scattered])
     assert whole.proven
-    aftermath = Aftermath(session, TASK, [TASK.operator])
     operator_time = timed(operator, LONG_S / 1e5, LONG_S / 2e5)
+    aftermath = Aftermath(session, TASK)
     assert aftermath.doubt(operator_time, whole) is None, "too noisy to say"
     found = aftermath.borne_out(operator_time, whole)
-    assert not found.proven and found.estimate.speedup == whole.estimate.speedup
-    # And what can be true stays as it was.
-    operator_time = timed(operator, LONG_S, LONG_S / 2)
-    assert Aftermath(session, TASK, [TASK.operator]).borne_out(operator_time, whole).estimate == whole.estimate
+    assert not found.proven and found.estimate.speedup == pytest.approx(1.0, abs=1e-4)
+
+
+def test_what_the_candidate_defines_beside_it_may_save_all_that_it_took(session: Session) -> None:
+    operator, model = measured(session, "alone", whole=False), measured(session, "quick", whole=True)
+    tiny = 1e-6  # less than any machine takes for four blocks
+    whole = timed(model, tiny, tiny / 2)
+    block = find_operator("L2/llama_mlp")
+    no_faster = timed(operator, tiny, tiny)
+    assert not Aftermath(session, TASK).borne_out(no_faster, whole).proven
+    assert Aftermath(session, TASK, [block]).borne_out(no_faster, whole).estimate == whole.estimate
 
 
 def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:
