@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from provenance import ROOT, facts
 
+from fastkernels_gym.errors import SandboxUnavailable
 from fastkernels_gym.player import headers
 
 _HONEST = ROOT / "tests/redteam/honest"
@@ -75,7 +76,12 @@ def main() -> None:
         for name, source in sources.items():
             note(name, cold(source) - nothing)
         begin = time.monotonic()
-        folder = headers.compile_headers()
+        try:
+            folder = headers.compile_headers()
+        except SandboxUnavailable as error:
+            data["fault"] = str(error)
+            note("compiling torch's header, in vain", time.monotonic() - begin)
+            return
         note("compiling torch's header", time.monotonic() - begin)
         for name, source in sources.items():
             note(f"{name}, header compiled before", cold(source, folder) - nothing)
@@ -94,7 +100,8 @@ def cold(source: str, folder: Path | None = None) -> float:
     """
     with tempfile.TemporaryDirectory() as caches:
         environment = {**os.environ, **{name: f"{caches}/{name}" for name in _CACHES}}
-        environment.pop("CPATH", None)
+        for name in ("CPATH", "CXX"):  # as in the sandbox
+            environment.pop(name, None)
         if folder is not None:
             environment["CPATH"] = str(folder)
         script = Path(caches, "source.py")  # Triton reads a kernel's source from its file

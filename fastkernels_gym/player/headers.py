@@ -42,7 +42,7 @@ def compile_headers() -> Path:
         The folder, named by a hash of all that they depend on.
 
     Raises:
-        SandboxUnavailable: if there is no C++ compiler, or it fails.
+        SandboxUnavailable: if there is no C++ compiler, it fails, or it does not take what it compiled.
     """
     compiler = shutil.which("c++")
     if compiler is None:
@@ -58,6 +58,7 @@ def compile_headers() -> Path:
         done = subprocess.run(line, capture_output=True, text=True, timeout=_BUILD_S, check=False)
         if done.returncode != 0:
             raise SandboxUnavailable(f"torch's headers do not compile: {done.stderr.strip()[:500]}")
+        _require_taken(compiler, target.parents[1])
         target.parents[1].rename(folder)
     return folder
 
@@ -75,14 +76,33 @@ def _folder(compiler: str) -> Path:
     return _cache() / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
+def _require_taken(compiler: str, folder: Path) -> None:
+    """Raises what the compiler says where it does not take the header as an extension would include it."""
+    line = [*_flags(compiler), "-DTORCH_EXTENSION_NAME=any", "-H", "-Winvalid-pch", "-fsyntax-only", "-x", "c++", "-"]
+    done = subprocess.run(
+        line, input=f"#include <{_HEADER}>\n", env={**os.environ, "CPATH": str(folder)},
+        capture_output=True, text=True, timeout=_BUILD_S, check=False,
+    )  # fmt: skip
+    if f"! {folder / _HEADER}.gch" not in done.stderr:
+        said = [line for line in done.stderr.splitlines() if ".gch: " in line]
+        raise SandboxUnavailable(f"{compiler} does not take its compiled header: {' '.join(said)[:500] or 'no reason'}")
+
+
 def _command(compiler: str) -> list[str]:
+    import torch
+
+    header = Path(torch.__file__).parent / "include" / _HEADER
+    return [*_flags(compiler), "-w", "-x", "c++-header", str(header)]
+
+
+def _flags(compiler: str) -> list[str]:
     """The compiler as `load_inline` runs it; macros that the header does not name may differ."""
     import torch
 
     root = Path(torch.__file__).parent / "include"
     folders = (root, root / "torch/csrc/api/include", Path(sysconfig.get_path("include")))
     flags = ["-DTORCH_API_INCLUDE_EXTENSION_H", *(part for path in folders for part in ("-isystem", str(path)))]
-    return [compiler, *flags, "-fPIC", _standard(), "-w", "-x", "c++-header", str(root / _HEADER)]
+    return [compiler, *flags, "-fPIC", _standard()]
 
 
 def _standard() -> str:
@@ -94,4 +114,7 @@ def _standard() -> str:
 
 
 if __name__ == "__main__":
-    print(compile_headers())
+    try:
+        print(compile_headers())
+    except SandboxUnavailable as error:
+        sys.exit(str(error))

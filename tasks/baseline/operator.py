@@ -28,9 +28,11 @@ class Operator(nn.Module):
     spreads_nonfinite: ClassVar[bool] = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        on_cuda = next((a.is_cuda for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), False)
-        if on_cuda and not in_reference_mode():
-            return self.forward_cuda(*args, **kwargs)
+        for argument in (*args, *kwargs.values()):  # not as an expression: this runs before every launch
+            if isinstance(argument, torch.Tensor):
+                if argument.is_cuda and not in_reference_mode():
+                    return self.forward_cuda(*args, **kwargs)
+                break
         return self.forward_native(*args, **kwargs)
 
     def forward_native(self, *args: Any, **kwargs: Any) -> Any:
