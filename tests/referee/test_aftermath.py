@@ -110,7 +110,7 @@ def test_what_scatters_proves_no_more_than_the_operator_does(session: Session) -
 
 
 def test_what_the_candidate_defines_beside_it_may_save_all_that_it_took(session: Session) -> None:
-    operator, model = measured(session, "alone", whole=False), measured(session, "quick", whole=True)
+    operator, model = measured(session, "unchanged", whole=False), measured(session, "helped", whole=True)
     tiny = 1e-6  # less than any machine takes for four blocks
     whole = timed(model, tiny, tiny / 2)
     block = find_operator("L2/llama_mlp")
