@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkernels_gym.referee.calibration import Tolerance
-from fastkernels_gym.referee.clock import CallTime, Duel, call_time
-from fastkernels_gym.referee.consistency import DRIFT, rests_on_grant, saves_more, slower_in_company, unseen
+from fastkernels_gym.referee.clock import CallTime, Duel, call_time, speedup
+from fastkernels_gym.referee.consistency import (
+    DRIFT,
+    at_most,
+    explained,
+    rests_on_grant,
+    saves_more,
+    slower_in_company,
+    unseen,
+)
 
 E2E = Tolerance(0.004, 0.01)
 PASS_S = 6e-3
@@ -118,3 +126,26 @@ def test_what_a_pass_shows_is_hardly_ever_unseen(won: float, warm: float) -> Non
 def test_a_saving_that_bursts_alone_show_is_found_out(seed: int, claimed: float, true: float) -> None:
     found = passes(random.Random(seed), PASS_S, PASS_S * (1 - claimed * true), 0.003)
     assert unseen(found, claimed * PASS_S, E2E)
+
+
+@pytest.mark.parametrize("warm", [0.7, 1.0, 1.2])
+@pytest.mark.parametrize("won", [0.1, 0.5])
+def test_what_an_operator_saves_counts_in_full(won: float, warm: float) -> None:
+    """Sixty-four calls of a pass, each faster; where data are warm it may be more or less."""
+    share, calls = 0.4, 64
+    call_s = share * PASS_S / calls
+    for seed in range(20):
+        rng = random.Random(seed)
+        whole = passes(rng, PASS_S, PASS_S * (1 - share * won * warm), 0.005)
+        alone = bursts(rng, call_s, call_s * (1 - won), single_s=call_s * (1 - won))
+        assert at_most(whole, explained([(calls, alone)])).candidate == whole.candidate
+
+
+@given(st.integers(0, 2**32), st.floats(0.02, 0.4), st.floats(0.9, 1.1))
+def test_what_others_save_does_not_count(seed: int, elsewhere: float, slower: float) -> None:
+    """By less than the operator's own share of a pass, which is no faster or a little slower itself."""
+    rng, calls, call_s = random.Random(seed), 64, 0.4 * PASS_S / 64
+    whole = passes(rng, PASS_S, PASS_S * (1 - elsewhere), 0.005)
+    alone = bursts(rng, call_s, max(1.0, slower) * call_s, single_s=max(1.0, slower) * call_s)
+    found = speedup([at_most(whole, explained([(calls, alone)]))], [1.0])
+    assert found.ci95[0] <= 1 + E2E.dead_band and found.speedup <= 1 + E2E.dead_band
