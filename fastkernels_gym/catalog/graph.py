@@ -61,7 +61,8 @@ def import_graph(l4: str) -> ImportGraph:
     return ImportGraph(l4, direct)
 
 
-def _direct_parts(operator: OperatorInfo) -> list[OperatorInfo]:
+@cache
+def _direct_parts(operator: OperatorInfo) -> tuple[OperatorInfo, ...]:
     """Operators reached from a class's body without passing through another operator."""
     source = load_source(operator.module)
     parts: dict[str, OperatorInfo] = {}
@@ -83,7 +84,7 @@ def _direct_parts(operator: OperatorInfo) -> list[OperatorInfo]:
         for node in (home.definitions.get(name), *home.constants.get(name, ())):
             if node is not None:
                 pending.extend(_references(home, node))
-    return list(parts.values())
+    return tuple(parts.values())
 
 
 def _references(source: Source, node: ast.AST) -> Iterator[tuple[str, str]]:

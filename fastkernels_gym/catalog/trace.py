@@ -161,6 +161,7 @@ class _Recorder:
         self._running: list[_Running] = []
         self._products, self._movement = DenseProducts(), Movement(built.module, context)
         self._work: dict[str, Work] = {}
+        self._outputs: dict[str, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -172,10 +173,15 @@ class _Recorder:
             enter = self._enter(identity, operator_id, path, init)
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
+        kernels = [module for module, operator_id, _, _ in self._built.instances if operator_id.startswith("L1/")]
+        for kernel in kernels:
+            kernel.forward = self._once(kernel.forward)
         try:
             with self._products:
                 yield
         finally:
+            for kernel in kernels:
+                del kernel.forward
             for handle in handles:
                 handle.remove()
 
@@ -201,6 +207,19 @@ class _Recorder:
             self._running.append(_Running(operator_id, key, self._products.flops, tuple(bound.values())[1:]))
 
         return hook
+
+    def _once(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Runs the first call of a case alone: a kernel's outputs on meta follow from the shapes that it is given."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            key = self._running[-1].key
+            if key in self._outputs:
+                self._products.flops += self._work[key].flops
+            else:
+                self._outputs[key] = forward(*args, **kwargs)
+            return self._outputs[key]
+
+        return call
 
     def _leave(self, module: nn.Module, _: object, outputs: Any) -> None:
         call = self._running.pop()
