@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -62,16 +61,18 @@ def main() -> None:
         print(f"{name:<80} {took:6.2f} s", flush=True)
         options.out.write_text(json.dumps(data, indent=1) + "\n")  # each of them may take a minute
 
-    with ExitStack() as stack:
-        # Compiled anew, whatever this user has compiled before.
-        os.environ["XDG_CACHE_HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
-        sources = {"C++": _CPP} if options.cpp else {name: _with_call(file) for name, file in _LOAD_INLINE.items()}
-        idle = _IMPORTS if options.cpp else _IMPORTS + _FIRST_CALL.format(call="torch.abs")
+    if options.cpp:
+        idle, kernels, sources = _IMPORTS, {}, {"C++": _CPP}
+    else:
+        idle = _IMPORTS + _FIRST_CALL.format(call="torch.abs")
+        kernels = {name: _with_call(file) for name, file in _KERNELS.items()}
+        sources = {name: _with_call(file) for name, file in _LOAD_INLINE.items()}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache  # headers are compiled anew, whatever this user has compiled before
         cold(idle)  # the first process after the machine's start reads torch from its disk
         nothing = statistics.median(cold(idle) for _ in range(_PAIRS))
         note("a process that only imports, left out of what follows", nothing)
-        for name, file in {} if options.cpp else _KERNELS.items():
-            source = _with_call(file)
+        for name, source in kernels.items():
             note(name, statistics.median(cold(source) - cold(idle) for _ in range(_PAIRS)))
         for name, source in sources.items():
             note(name, cold(source) - nothing)

@@ -50,6 +50,7 @@ class Aftermath:
         self._session, self._task, self._others = session, task, others
         self._drift = DRIFT[session.subject.device.type]
         self._serial = 0
+        self._call_s: dict[Case, float] = {}
 
     def doubt(self, operator: Timed | None, whole: Timed | None) -> Doubt | None:
         """Why the timing is not believed; None where nothing speaks against it.
@@ -132,6 +133,12 @@ class Aftermath:
         return total
 
     def _call_seconds(self, operator: OperatorInfo, case: Case) -> float:
+        """What a call takes the baseline at most, launched as the pass does; measured once, whoever asks."""
+        if case not in self._call_s:
+            self._call_s[case] = self._measured_seconds(operator, case)
+        return self._call_s[case]
+
+    def _measured_seconds(self, operator: OperatorInfo, case: Case) -> float:
         scene = self._session.scenes[case.phase]
         calls = record(self._session, case, scene, _SIBLING_CALLS)
         self._serial += 1

@@ -107,6 +107,9 @@ def test_what_scatters_proves_no_more_than_the_operator_does(session: Session) -
     assert aftermath.doubt(operator_time, whole) is None, "too noisy to say"
     found = aftermath.borne_out(operator_time, whole)
     assert not found.proven and found.estimate.speedup == pytest.approx(1.0, abs=1e-4)
+    # And what can be true stays as it was.
+    operator_time = timed(operator, LONG_S, LONG_S / 2)
+    assert Aftermath(session, TASK).borne_out(operator_time, whole).estimate == whole.estimate
 
 
 def test_what_the_candidate_defines_beside_it_may_save_all_that_it_took(session: Session) -> None:
