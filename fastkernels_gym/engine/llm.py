@@ -12,7 +12,7 @@ from torch import nn
 
 from fastkernels_gym.engine.batch import Batch, allocate_kv_caches, kv_cache_shape
 from fastkernels_gym.engine.blocks import BlockManager
-from fastkernels_gym.engine.graphs import DecodeGraphs
+from fastkernels_gym.engine.graphs import StepGraphs
 from fastkernels_gym.engine.ranks import first, least, leave
 from fastkernels_gym.engine.sampling import sample
 from fastkernels_gym.engine.scheduler import Generation, Part, Scheduler
@@ -61,7 +61,7 @@ class Engine:
             self._scheduler = Scheduler(self.blocks, max_batch, max_prefill_tokens)
             self._kv_caches = allocate_kv_caches(self.config, num_blocks, block_size, self.device, self.dtype)
             on_gpu = self.device.type == "cuda"
-            self._graphs = DecodeGraphs(model, self._kv_caches, block_size) if on_gpu else None
+            self._graphs = StepGraphs(model, self._kv_caches, block_size) if on_gpu else None
 
     @property
     def busy(self) -> bool:
@@ -109,10 +109,8 @@ class Engine:
             return []
         with torch.cuda.device_of(self._kv_caches[0][0]):
             batch = self._batch(parts)
-            if self._graphs is not None and batch.metadata.is_decode:
-                logits = self._graphs.run(batch)
-            else:
-                logits = forward_step(self.model, batch, self._kv_caches)
+            graphs = self._graphs
+            logits = graphs.run(batch) if graphs else forward_step(self.model, batch, self._kv_caches)
             rows = [row for row, part in enumerate(parts) if part.count == part.generation.pending]
             read = [parts[row].generation for row in rows]
             tokens = first(sample(logits[rows] if len(rows) < len(parts) else logits, read)).tolist() if rows else []
