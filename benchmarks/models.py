@@ -4,8 +4,9 @@ python benchmarks/models.py --models llama-3.1-8b
 python benchmarks/models.py --models llama-3.1-8b --transformers-layers 4 8    # compiles in a minute, extrapolates
 python benchmarks/models.py --models mixtral-8x7b --layers 12 --ours-only
 
-Ours decodes in a CUDA graph and prefills eagerly, as the engine does. transformers runs eagerly with a static cache,
-and compiled: decode steps in a CUDA graph of their own, the prefill causal without a mask and without a cache to fill.
+Ours decodes in a CUDA graph, and prefills in one where that is faster, as the engine does. transformers runs eagerly
+with a static cache, and compiled: decode steps in a CUDA graph of their own, the prefill causal without a mask and
+without a cache to fill.
 The roofline is the weights and keys and values that a step must read over the device's read bandwidth, or its
 operations over the sustained rate of matrix products, whichever takes longer; both are measured in the same run.
 """
@@ -37,6 +38,7 @@ MODELS = ("llama-3.1-8b", "qwen3-8b", "mixtral-8x7b", "qwen3-30b-a3b", "gemma-3-
 _OTHER_MODEL, _COMPARED_LAYERS = 0.5, 8
 _RACE_S = {"cuda": 3.0, "cpu": 0.1}  # of one phase
 _FLOORS = {("llama-3.1-8b", 1): 1.3, ("llama-3.1-8b", 32): 1.35, ("mixtral-8x7b", 32): 1.5, ("qwen3-30b-a3b", 32): 1.5}
+_PREFILL_SHARES = {"llama-3.1-8b": 0.9}  # of the roofline
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +241,9 @@ def report(cells: list[Cell], notes: dict[str, dict[str, Any]]) -> None:
         if limit is not None:
             over = cell.seconds / cell.floor_s
             print(f"{name}, time over floor | <= {limit} | {over:.3f} | {'yes' if over <= limit else 'NO'}")
-        if cell.phase == "prefill":
-            print(f"{name}, of the roofline | >= 0.90 | {cell.share:.3f} | {'yes' if cell.share >= 0.9 else 'NO'}")
+        least = _PREFILL_SHARES.get(cell.model) if cell.phase == "prefill" else None
+        if least is not None:
+            print(f"{name}, of the roofline | >= {least} | {cell.share:.3f} | {'yes' if cell.share >= least else 'NO'}")
 
 
 def release(device: torch.device) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fastkernels_gym.engine.batch import Batch
-from fastkernels_gym.engine.ranks import least
 from fastkernels_gym.engine.step import CapturedStep, KVCaches, forward_hidden, forward_step, last_logits
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
+from fastkernels_gym.tasks.baseline.parallel_state import get_tp_size
 
 _MIN_WIDTH, _ROWS_STEP = 16, 16
 _MIN_TOKENS, _MAX_TOKENS = 16, 2048  # of a graph of prompts: longer ones keep any device busy
@@ -96,7 +96,8 @@ class PrefillGraphs:
     """Captures a graph of whole prompts when its size is first met, and keeps it if it is faster than an eager pass.
 
     It is where launching takes longer than computing: short prompts, mixtures of experts. Prompts lie one behind the
-    other; the last one is padded, which its own tokens, being before the padding, do not see.
+    other; the last one is padded, which its own tokens, being before the padding, do not see. Ranks that share a model
+    read prompts eagerly: each would choose by its own clock.
 
     Args:
         model: on a GPU.
@@ -110,7 +111,7 @@ class PrefillGraphs:
 
     def take(self, batch: Batch) -> bool:
         """Whether a batch is of whole prompts, and few enough tokens."""
-        graphed = self._kv_caches[0][0].dtype in _GRAPHED_DTYPES
+        graphed = get_tp_size() == 1 and self._kv_caches[0][0].dtype in _GRAPHED_DTYPES
         return graphed and batch.metadata.cached is None and len(batch.input_ids) <= _MAX_TOKENS
 
     def run(self, batch: Batch) -> torch.Tensor:
@@ -129,8 +130,7 @@ class PrefillGraphs:
         padded = padded_prompts(batch, rows, tokens)
         step = CapturedStep(self._model, padded, self._kv_caches, self._pool, forward_hidden)
         eager_s = _seconds(lambda: forward_hidden(self._model, batch, self._kv_caches))
-        faster = _seconds(step.replay) < _GAIN * eager_s
-        return step if least(int(faster), batch.input_ids.device) else None  # all ranks, or none
+        return step if _seconds(step.replay) < _GAIN * eager_s else None
 
 
 def padded_prompts(batch: Batch, rows: int, tokens: int) -> Batch:

@@ -1,4 +1,4 @@
-"""A decode step as a CUDA graph: what it reads and writes is its own, whatever becomes of other graphs and caches."""
+"""A pass as a CUDA graph: what it reads and writes is its own, whatever becomes of other graphs and caches."""
 
 import pytest
 import torch
