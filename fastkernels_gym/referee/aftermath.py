@@ -161,13 +161,12 @@ class Aftermath:
         # A burst's first window after another player's is not counted: the baseline's own can stand in for those. A
         # window of the whole model follows the referee's own pass, as it followed the candidate's.
         other: Burst = window if len(program.calls) > 1 else lambda _: self._own_pass(program)
-        renew = program.refresh if program.renewable else lambda: None
         duel = Duel(
             window,
             other,
             len(program.calls),
             self._session.rng,
-            prepare=renew,
+            prepare=program.refresh,
             settle=lambda player: settle(program, baseline) if player == 0 or other is window else None,
         )
         deadline = time.monotonic() + _SECONDS

@@ -125,8 +125,10 @@ def noise_floor(expected: Iterable[Expected]) -> list[float]:
     """By how much the baseline is off in each output (`numerics.floor_of`), the worst of some calls of one operator."""
     worst: list[float] = []
     for one in expected:
-        worst = worst or [0.0] * len(one.baseline)
-        for index, (base, truth) in enumerate(zip(one.baseline, one.oracle, strict=True)):
+        pair = one.baseline, one.oracle
+        bases, truths = pair if one.canonical is None else (one.canonical(*found) for found in pair)
+        worst = worst or [0.0] * len(bases)
+        for index, (base, truth) in enumerate(zip(bases, truths, strict=True)):
             if base is not None and truth is not None and base.is_floating_point():
                 if one.unsettled is not None and base.dim() and len(base) == len(one.unsettled):
                     base, truth = base[~one.unsettled], truth[~one.unsettled]

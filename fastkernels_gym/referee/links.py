@@ -10,8 +10,6 @@ Neighbouring links share a state, so a forged one breaks the link before it or t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -194,7 +192,7 @@ class Pass(Program):
         with routers.heard() as heard:
             baseline = self._baseline(seen)
         try:
-            compare(where, seen.outputs, baseline, floor.outputs, routers.near_ties(heard, floor.routers))
+            compare(where, seen.outputs, baseline, floor.outputs, routers.near_ties(heard, floor.routers, rounded=True))
         except CandidateFault:
             self.judge_link(seen, name)
 
@@ -236,8 +234,8 @@ class Pass(Program):
 
     def _expect(self, seen: Glimpse) -> Expected:
         if self._is_layer(seen.link):
-            with self._rows_kept(seen.link - 1):
-                return expect(self, self._call(seen), seen.metadata)
+            with self.rows_kept(call := self._call(seen)):
+                return expect(self, call, seen.metadata)
         baseline = self._baseline(seen)
         with self.scene.subject.oracle(""):
             return Expected(baseline, self._end(seen, wide=True))
@@ -246,7 +244,7 @@ class Pass(Program):
         if not self._is_layer(seen.link):
             return self._end(seen, wide=False)
         call = self._call(seen)
-        with self._rows_kept(seen.link - 1):
+        with self.rows_kept(call):
             outputs = run_baseline(self.scene, call, seen.metadata)
             return (*outputs, *self.kv_rows(call, self.scene.kv_caches, seen.metadata.slot_mapping))
 
@@ -269,14 +267,3 @@ class Pass(Program):
                 raise CandidateFault(
                     Verdict.UNWRITTEN_OUTPUT, f"{where}: {what}: not all there, or not finite. {_HINT}"
                 )
-
-    @contextmanager
-    def _rows_kept(self, layer: int) -> Iterator[None]:
-        """Within it runs of a layer may write into the referee's own pages; what they wrote is put right."""
-        caches, slots = self.scene.kv_caches[layer], self.scene.batch.metadata.slot_mapping
-        kept = [cache.flatten(0, 1)[slots] for cache in caches]
-        try:
-            yield
-        finally:
-            for cache, rows in zip(caches, kept, strict=True):
-                cache.flatten(0, 1)[slots] = rows

@@ -3,24 +3,27 @@
 A turn has up to two windows: a burst of one call, then the long burst. The first call has inputs of its own in each,
 lest it be remembered from one to the next, and those of the other calls are there in the last only, lest they be worked
 off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give is judged: what
-need not be right need not be done.
+need not be right need not be done. Where near ties decide what is right, the referee runs its own copy on calls that it
+draws afterwards, to see which rows hang on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 
+from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
-from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, copied, noise_floor
+from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, copied, judge, noise_floor
 from fastkernels_gym.referee.links import Pass
-from fastkernels_gym.referee.program import Program
+from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
+
+_LOOKED_AT = 3  # calls of a burst, of those whose rows may leave
 
 
 class Pairing:
@@ -40,22 +43,23 @@ class Pairing:
         self._players = (session.baseline, candidate)
         self._rng, self._num_layers = session.rng, session.num_layers
         self._noise = noise_floor(expected.values())
+        heard = zip(*(one.router_noise for one in expected.values()), strict=True)
+        self._router_noise = tuple(max(each) for each in heard)
+        self._canonical = next(iter(expected.values())).canonical
         self._gpu = gpu(program.region.device)
         program.on_device = all(player.captured(program) for player in self._players)
         self._single_inputs: list[torch.Tensor] = []
         self._singles: dict[int, Outputs] = {}
         self._long = False
-        self._known: Outputs = ()
 
     def renew(self) -> None:
         """What a pair's windows find: other inputs, and keys and values at other places."""
         program = self._program
         self._singles.clear()
         self._long = False
-        if program.renewable:
-            program.refresh()
-            if len(program.calls) > 1:
-                self._single_inputs = program.draw_first()
+        program.refresh()
+        if len(program.calls) > 1:
+            self._single_inputs = program.draw_first()
         if program.touches_pages:
             program.deal()
             for player in self._players:
@@ -70,9 +74,9 @@ class Pairing:
         program, who = self._program, self._players[player]
         if n == len(program.calls):
             self._long = True
-            return who.run(program, n, sampled=program.renewable)
+            return who.run(program, n, sampled=program.sampled)
         program.put_first(self._single_inputs)
-        seconds = who.run(program, n, decoy=True, sampled=program.renewable)
+        seconds = who.run(program, n, decoy=True, sampled=program.sampled)
         self._singles[player] = copied(who.outputs(program, 0))
         return seconds
 
@@ -82,10 +86,23 @@ class Pairing:
         Raises:
             CandidateFault: the verdict.
         """
-        if self._program.renewable:
-            self._compare()
-        else:
-            self._judge_again()
+        program, (theirs, ours) = self._program, self._players
+        if self._singles:
+            self._compare(0, program.region.decoy, self._singles[1], self._singles[0])
+        if self._long and program.sampled:
+            index = self._rng.randrange(len(program.calls))
+            every = ours.every_output(program), theirs.every_output(program)
+            compare_every("a timed call", *every, self._noise, index)
+        elif self._long:
+            for index in self._rng.sample(range(len(program.calls)), min(_LOOKED_AT, len(program.calls))):
+                outputs = ours.outputs(program, index), theirs.outputs(program, index)
+                self._compare(index, program.region.mirror, *outputs)
+        if isinstance(program, Pass):
+            for seen in ours.seen(program):
+                program.compare_link(seen, f"a timed pass, {program.scene.name}")
+                ours.check_pages(program.scene, program.layer_by(seen.link))
+        elif program.touches_pages:
+            ours.check_pages(program.scene, self._rng.randrange(self._num_layers))
 
     def quiet(self, player: int) -> AbstractContextManager[None]:
         """The other player stopped: kernels that were launched run on, and one that waits shares a core."""
@@ -95,31 +112,26 @@ class Pairing:
         """Whether the device was slowed down since this was last asked."""
         return self._gpu is not None and bool(self._gpu.slowed())
 
-    def _compare(self) -> None:
-        program, (theirs, ours) = self._program, self._players
-        if self._singles:
-            compare("a timed call", self._singles[1], self._singles[0], self._noise)
-        if self._long:
-            index = self._rng.randrange(len(program.calls))
-            every = ours.every_output(program), theirs.every_output(program)
-            compare_every("a timed call", *every, self._noise, index)
-        if isinstance(program, Pass):
-            for seen in ours.seen(program):
-                program.compare_link(seen, f"a timed pass, {program.scene.name}")
-                ours.check_pages(program.scene, program.layer_by(seen.link))
-        elif program.touches_pages:
-            ours.check_pages(program.scene, self._rng.randrange(self._num_layers))
+    def _compare(self, index: int, private: torch.Tensor, ours: Outputs, theirs: Outputs) -> None:
+        """Holds one call against the baseline's; where rows may leave, what is too far off is judged in full.
 
-    def _judge_again(self) -> None:
-        """The inputs are always the same: a call alone gives what it gave in a burst that was judged."""
-        program, ours = self._program, self._players[1]
-        if self._long:
-            program.judge(partial(ours.outputs, program), self._expected, "a timed call")
-            self._known = self._in_order(copied(ours.outputs(program, 0)))
-        if self._singles:
-            unsettled = self._expected[0].unsettled
-            compare("a timed call", self._in_order(self._singles[1]), self._known, self._noise, unsettled)
+        Args:
+            index: the call's.
+            private: mirror or decoy, which has its inputs.
+            ours: its outputs.
+            theirs: the baseline's.
+        """
+        program = self._program
+        if not program.routed:
+            compare("a timed call", self._in_order(ours), self._in_order(theirs), self._noise)
+            return
+        call = program.found_in(private, index)
+        try:
+            compare("a timed call", ours, theirs, self._noise, program.unsettled(call, self._router_noise))
+        except CandidateFault:
+            with program.rows_kept(call):
+                truth = expect(program, call)
+            judge("a timed call", ours, truth)
 
     def _in_order(self, outputs: Outputs) -> Outputs:
-        canonical = self._expected[0].canonical
-        return outputs if canonical is None else canonical(*outputs)
+        return outputs if self._canonical is None else self._canonical(*outputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -38,8 +39,7 @@ from fastkernels_gym.referee.scene import (
 from fastkernels_gym.referee.taking import Sample
 from fastkernels_gym.results import Verdict
 from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
-from fastkernels_gym.tasks.baseline.L1.embedding import Embedding
-from fastkernels_gym.tasks.baseline.L2.parallel_embedding import VocabParallelEmbedding
+from fastkernels_gym.tasks.baseline.L1.moe_align_block_size import MoeAlignBlockSize
 
 _FRESH = (0.5, 1.5)  # times what the model computed
 _LARGE = 1 << 22  # elements of a tensor
@@ -106,6 +106,8 @@ class Program:
         self._originals = [original for found in floats for _, original in found]
         self._first_floats = len(floats[0])
         self._views: dict[int, list[torch.Tensor]] = {}
+        for ref in (ref for slots in self.out for ref in slots if ref is not None):
+            flat(self.region.tensor(ref)).view(torch.uint8).random_()  # what is not written is nothing in particular
         self.fill(self.calls)
         self.fill_metadata()
 
@@ -131,16 +133,54 @@ class Program:
         return {ref: self.scene.kv.tensor(ref).flatten(0, 1)[slots] for ref in given}
 
     @cached_property
-    def renewable(self) -> bool:
-        """Whether other inputs leave the baseline's answer a measure: not where near ties decide who is chosen.
+    def _module(self) -> nn.Module:
+        return self.scene.subject.module.get_submodule(self.calls[0].path)
 
-        The full model's answer stays one: its own rows mix all tokens' routing.
+    @cached_property
+    def routed(self) -> bool:
+        """Whether near ties decide what is right for a row; the full model's rows mix all tokens' routing."""
+        return bool(self.calls[0].path and Routers(self._module).count)
+
+    @cached_property
+    def sampled(self) -> bool:
+        """Whether pieces of a large output can be judged: not where rows leave, or where their order is free."""
+        return not self.routed and not hasattr(self._module, "canonical")
+
+    def unsettled(self, call: Call, noise: tuple[float, ...]) -> torch.Tensor | None:
+        """Which rows of a call hang on near ties: (rows,) bool; None where none does.
+
+        Args:
+            call: with any inputs.
+            noise: RMS error of the scores that each of the baseline's routers is handed.
         """
-        if not self.calls[0].path:
-            return True
-        module = self.scene.subject.module.get_submodule(self.calls[0].path)
-        floats = any(isinstance(a, Given) and a.tensor.is_floating_point() for a in self.calls[0].arguments)
-        return not Routers(module).count and (floats or isinstance(module, VocabParallelEmbedding | Embedding))
+        if not self.routed:
+            return None
+        routers = Routers(self.scene.subject.module.get_submodule(call.path))
+        with routers.heard() as heard, self.rows_kept(call):
+            run_baseline(self.scene, call, self.metadata)
+        return routers.near_ties(heard, noise, rounded=True)
+
+    def found_in(self, private: torch.Tensor, index: int) -> Call:
+        """A call with the inputs that mirror or decoy has for it."""
+        call = self.calls[index]
+        arguments = tuple(
+            Given(view(private, ref)) if ref is not None and isinstance(argument, Given) else argument
+            for ref, argument in zip(self._places[index], call.arguments, strict=True)
+        )
+        return replace(call, arguments=arguments)
+
+    @contextmanager
+    def rows_kept(self, call: Call) -> Iterator[None]:
+        """Within it runs of a call may write into the referee's own pages; what they wrote is put right."""
+        layer = self.kv_layer(call)
+        caches = () if layer is None else self.scene.kv_caches[layer]
+        slots = self.scene.batch.metadata.slot_mapping + call.shift
+        kept = [cache.flatten(0, 1)[slots] for cache in caches]
+        try:
+            yield
+        finally:
+            for cache, rows in zip(caches, kept, strict=True):
+                cache.flatten(0, 1)[slots] = rows
 
     def refresh(self) -> None:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong.
@@ -156,24 +196,23 @@ class Program:
             _draw(self._floats_in(self.region.mirror), self._originals)
             return
         for places, call in zip(self._places, self.calls, strict=True):
-            ref, ids = places[0], call.arguments[0]  # token ids come first, in the full model as in an embedding
+            ref, ids = places[0], call.arguments[0]  # ids come first: tokens, or chosen experts
             assert ref is not None and isinstance(ids, Given)
-            self.scene.draw_tokens(ids.tensor)
+            self._draw_ids(ids.tensor, call)
             self.region.tensor(ref).copy_(ids.tensor)
 
     def draw_first(self) -> list[torch.Tensor]:
-        """Inputs of the first call that no player has seen; none where they cannot be others."""
+        """Inputs of the first call that no player has seen."""
         drawn = [torch.empty_like(place) for place in self._first_in_decoy()]
-        if drawn and drawn[0].is_floating_point():
+        if self._originals:
             _draw(drawn, self._originals)
-        elif drawn:
-            self.scene.draw_tokens(drawn[0])
+        else:
+            self._draw_ids(drawn[0], self.calls[0])
         return drawn
 
     def put_first(self, inputs: Sequence[torch.Tensor]) -> None:
         """Puts inputs of the first call into the decoy."""
-        if inputs:
-            torch._foreach_copy_(self._first_in_decoy(), list(inputs))
+        torch._foreach_copy_(self._first_in_decoy(), list(inputs))
 
     @property
     def touches_pages(self) -> bool:
@@ -188,21 +227,32 @@ class Program:
     def deal(self) -> None:
         """Puts the pages in a new order: what was kept of keys and values by their place is wrong.
 
-        Where other inputs leave the baseline's answer a measure, contexts of one length go to other sequences too.
+        Contexts of one length go to other sequences too.
         """
         table, slots = self.metadata.block_table, self.metadata.slot_mapping
-        if self.renewable and len({*self.scene.query_lens}) == len({*self.scene.context_lens}) == 1:
+        if len({*self.scene.query_lens}) == len({*self.scene.context_lens}) == 1:
             dealt = self.scene.shuffled(len(table))
             slots = slots.view(len(table), -1)[dealt].flatten()
             self.metadata = replace(self.metadata, block_table=table[dealt], slot_mapping=slots)
         self.shuffle_pages()
 
     def _first_in_decoy(self) -> list[torch.Tensor]:
-        """What of the first call can be others: its floats, else its token ids."""
-        if not self.renewable:
-            return []
-        floats, ids = self._floats_in(self.region.decoy)[: self._first_floats], self._places[0][0]
-        return floats or ([view(self.region.decoy, ids)] if ids is not None else [])
+        """What of the first call is drawn: its floats, else its ids."""
+        if self._originals:
+            return self._floats_in(self.region.decoy)[: self._first_floats]
+        ids = self._places[0][0]
+        assert ids is not None
+        return [view(self.region.decoy, ids)]
+
+    def _draw_ids(self, out: torch.Tensor, call: Call) -> None:
+        """Tokens; or the experts that a call was handed, by other names and for other tokens."""
+        if not isinstance(self._module, MoeAlignBlockSize):
+            self.scene.draw_tokens(out)
+            return
+        chosen, _, num_experts = call.arguments
+        assert isinstance(chosen, Given) and isinstance(num_experts, int)
+        renamed = self.scene.shuffled(num_experts)[chosen.tensor.long()]
+        out.copy_(renamed[self.scene.shuffled(len(renamed))])
 
     def _floats_in(self, private: torch.Tensor) -> list[torch.Tensor]:
         """The calls' floating-point inputs in mirror or decoy, as plain memory.

@@ -2,7 +2,8 @@
 
 A token whose decision hangs on such a margin is unsettled: its rows say nothing about accuracy and leave the ratio.
 The noise is measured: what the baseline's router is handed, against what the oracle's is. Only the referee's own
-modules are asked, so no candidate has a say in which rows leave. Exact ties are settled: the lower expert wins.
+modules are asked, so no candidate has a say in which rows leave. Exact ties are settled, the lower expert wins: but for
+those that the baseline's rounding has made.
 """
 
 from __future__ import annotations
@@ -63,14 +64,26 @@ class Routers:
         """The RMS error of the scores that each of the baseline's routers was handed."""
         return tuple(numerics.router_noise(*pair) for pair in zip(baseline, oracle, strict=False))
 
-    def near_ties(self, scores: list[torch.Tensor], noise: tuple[float, ...]) -> torch.Tensor | None:
-        """Which rows hang on a margin within each router's noise: (rows,) bool; None where none does."""
+    def near_ties(
+        self, scores: list[torch.Tensor], noise: tuple[float, ...], *, rounded: bool = False
+    ) -> torch.Tensor | None:
+        """Which rows hang on a margin within each router's noise: (rows,) bool; None where none does.
+
+        Args:
+            scores: of each router, (rows, experts) each.
+            noise: of each router.
+            rounded: whether the scores are the baseline's, whose exact ties may be near ones; never those that an
+                operator is handed.
+        """
         closest: torch.Tensor | None = None
         for router, given, off in zip(self._routers, scores, noise, strict=False):
             margins = router.margins(given)  # type: ignore[operator]
-            if router is not self._own:
+            own = router is self._own
+            if not own:
                 margins = margins[:, -1:]  # further up it only counts who is chosen, not in which order
-            margins = torch.where(margins > 0, margins, torch.inf) / off
+            if own or not rounded:
+                margins = torch.where(margins > 0, margins, torch.inf)
+            margins = margins / off
             nearest = margins.amin(-1) if margins.shape[-1] else margins.new_full(margins.shape[:1], torch.inf)
             closest = nearest if closest is None else torch.minimum(closest, nearest)
         if closest is None or not (closest <= numerics.MARGIN).any():

@@ -195,8 +195,6 @@ class Trial:
         count = len(program.calls)
         self.contender.prepare(program)
         judged = self.session.rng.sample(range(count), min(count, max(_JUDGED, program.scene.fewest_calls)))
-        if not program.renewable and 0 not in judged:  # bursts of one call are held against what is known of it
-            judged.append(0)
         expected = self._expect(program, judged)
         self._judge_window(program, expected, name)
         try:

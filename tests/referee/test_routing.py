@@ -51,6 +51,16 @@ def test_a_ties_winner_is_no_question_of_noise() -> None:
     assert unsettled(Block(), [[3.0, 2.0, 2.0, 0.0]] * 2, 1e-3) is None
 
 
+def test_a_tie_in_what_a_baseline_rounded_may_be_a_near_one() -> None:
+    scores = [torch.tensor([[3.0, 2.0, 2.0, 0.0], [3.0, 2.0, 1.0, 0.0]], dtype=torch.float64)]
+    for module, rounded, leaving in (
+        *((Block(), False, None), (Block(), True, [True, False])),
+        (TopkSoftmax(2), True, None),  # it is handed its scores
+    ):
+        found = Routers(module).near_ties(scores, (1e-3,), rounded=rounded)
+        assert (None if found is None else found.tolist()) == leaving
+
+
 def test_the_order_of_the_chosen_counts_for_the_router_alone() -> None:
     swapped = [[2.0005, 2.0, 1.0, 0.0], [3.0, 2.0, 1.0, 0.0]]
     assert unsettled(Block(), swapped, 1e-3) is None
