@@ -21,6 +21,7 @@ from fastkernels_gym.referee.scene import Ambient, Call, Given, Scene, Shared, m
 from fastkernels_gym.tasks.baseline.forward_context import reference_mode
 from fastkernels_gym.tasks.baseline.L1.flash_attn_decode import FlashAttnDecode
 from fastkernels_gym.tasks.baseline.L1.grouped_gemm import GroupedGemm
+from fastkernels_gym.tasks.baseline.L2.fused_moe import FusedMoE
 
 _DENSE = ("aten.mm", "aten.addmm")
 
@@ -33,6 +34,17 @@ def work_of(scene: Scene, call: Call) -> Work:
         moved += _weight_bytes(scene, call) - unread
     # Else no weight but a table, whose rows may repeat.
     return Work(moved, flops)
+
+
+def work_of_pass(scene: Scene) -> Work:
+    """Of a pass of the full model: weights of its layers and head, none of an expert's, and their products."""
+    module: Any = scene.subject.module
+    experts = {id(weight) for part in module.modules() if isinstance(part, FusedMoE) for weight in part.parameters()}
+    layers = [weight for weight in module.model.layers.parameters() if id(weight) not in experts]
+    moved, head = sum(weight.nbytes for weight in layers), module.lm_head.weight
+    a_token = 2 * sum(weight.numel() for weight in layers if weight.dim() == 2)
+    flops = a_token * scene.batch.input_ids.numel() + 2 * head.numel() * scene.batch.metadata.seq_lens.numel()
+    return Work(moved + head.nbytes, flops)
 
 
 def own_bytes(scene: Scene, call: Call) -> int:

@@ -137,11 +137,11 @@ class Timings:
         return (found.tolerance if found else self.precision.calibration.e2e).dead_band
 
 
-def too_fast(operator: OperatorInfo, measured: Sequence[Measured], timed: Timed) -> Doubt | None:
-    """Why an operator's timing is quarantined: a call of some case takes less than any could."""
+def too_fast(name: str, measured: Sequence[Measured], timed: Timed) -> Doubt | None:
+    """Why a timing is quarantined: a call of some case, or a pass of the model, takes less than any could."""
     for one, found in zip(measured, timed.times, strict=True):
         if beyond_roofline(found, one.impossible_s, timed.tolerance):
-            detail = f"{operator.id}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
+            detail = f"{name}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
             return Doubt(Verdict.BEYOND_ROOFLINE, f"{detail}, where {one.impossible_s * 1e6:.3g} are out of reach")
     return None
 

@@ -26,7 +26,7 @@ from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.recording import burst_length, calls_a_pass, record, recorded
-from fastkernels_gym.referee.roofline import work_of
+from fastkernels_gym.referee.roofline import work_of, work_of_pass
 from fastkernels_gym.referee.scene import Call, Given, Scene
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.timings import (
@@ -173,7 +173,9 @@ class Trial:
                 unseen = self._new_pass(hidden)
                 self._judge_program(unseen, f"the full model, {phase.name} (unseen shapes)")
                 self.contender.drop(unseen)
-            measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n))
+            work, ceilings = work_of_pass(scene), self.session.ceilings
+            bounds = ceilings.least_seconds(work), ceilings.impossible_below(work)
+            measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n, *bounds))
         return measured
 
     def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
@@ -286,6 +288,7 @@ class Trial:
                 whole = self._examine_model(self.task.workload.phases)
             with self.watch.on("timing"):
                 timings.whole = self._time_model(whole, max(0.0, budget_s - (self.watch.timing - begin)), precision)
+            timings.doubt = timings.doubt or too_fast("the full model", whole, timings.whole)
         if timings.operator is not None and timings.operator.claimed_s and timings.doubt is None:
             timings.doubt = self._unseen(timings.operator.claimed_s, timings.whole, precision)
         return timings
@@ -318,7 +321,7 @@ class Trial:
             heaviest = max(pairs, key=lambda pair: pair[0].calls * pair[1].baseline)
             timed = replace(timed, kept=[heaviest], claimed_s=self._claimed_seconds(pairs))
         self._drop(measured, [one for one, _ in timed.kept])
-        return timed, too_fast(operator, measured, timed)
+        return timed, too_fast(operator.id, measured, timed)
 
     def _claimed_seconds(self, pairs: Sequence[tuple[Measured, CallTime]]) -> dict[str, float]:
         """What the operator saves on grant, of one pass of each phase that the device can time to some microseconds."""

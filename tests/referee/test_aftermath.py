@@ -124,6 +124,6 @@ def test_what_the_candidate_defines_beside_it_may_save_all_that_it_took(session:
 
 def test_what_is_beyond_the_roofline_says_where(session: Session) -> None:
     one = replace(measured(session, "quick", whole=False), impossible_s=1e-5)
-    doubt = too_fast(TASK.operator, [one], timed(one, 1e-4, 1e-6))
+    doubt = too_fast(TASK.operator.id, [one], timed(one, 1e-4, 1e-6))
     assert doubt is not None and doubt.verdict is Verdict.BEYOND_ROOFLINE and "L1/silu_and_mul, decode" in doubt.detail
-    assert too_fast(TASK.operator, [one], timed(one, 1e-4, 2e-5)) is None
+    assert too_fast(TASK.operator.id, [one], timed(one, 1e-4, 2e-5)) is None

@@ -18,7 +18,7 @@ from fastkernels_gym.referee.ceilings import Ceilings
 from fastkernels_gym.referee.clock import Burst, CallTime, Duel, call_time
 from fastkernels_gym.referee.consistency import beyond_roofline
 from fastkernels_gym.referee.device_state import identity
-from fastkernels_gym.referee.roofline import work_of
+from fastkernels_gym.referee.roofline import work_of, work_of_pass
 from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
 
@@ -53,6 +53,20 @@ def test_experts_that_no_token_chose_need_not_be_read() -> None:
         bound = work_of(scene, call).bytes
     share = model.config.num_experts_per_tok / model.config.num_local_experts
     assert bound == share * weights + 2 * hidden + model.config.num_local_experts * 4
+
+
+def test_a_pass_reads_its_layers_and_its_head_and_of_experts_perhaps_none() -> None:
+    model = load_model_config("tiny-mixtral")
+    config = model.config
+    subject = Subject(model, torch.device("cpu"), 2, torch.Generator().manual_seed(0))
+    scene = Scene(subject, "prefill", [5, 3], [0, 0], random.Random(0))
+    width, heads = config.hidden_size, config.num_attention_heads + 2 * config.num_key_value_heads
+    head_size = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    attention = width * head_size * (heads + config.num_attention_heads)
+    layer, head = attention + width * config.num_local_experts, width * config.vocab_size
+    work = work_of_pass(scene)
+    assert work.bytes == 4 * (2 * (layer + 2 * width) + head)
+    assert work.flops == 2 * (8 * 2 * layer + 2 * head)
 
 
 def test_ceilings_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
