@@ -1,4 +1,4 @@
-"""How accurate is accurate enough: as accurate as production. Every threshold of the project is in this module.
+"""How accurate is accurate enough: as accurate as production. Every threshold of accuracy is in this module.
 
 A candidate's error against the oracle is divided by the baseline's own error against it, the latter floored at half an
 ulp of the oracle in the output's dtype, over rows enough for the ratio to be a statistic. Shape, dtype, contiguity and

@@ -1,5 +1,5 @@
 # Row 14: the reference's output looked for in frames and among all live objects.
-# expect: wrong_value
+# expect: wrong_value, unwritten_output
 import gc
 import sys
 
