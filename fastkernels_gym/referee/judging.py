@@ -196,6 +196,20 @@ def compare_every(
         _hold(f"{name}: output {output} of some call", furthest, numerics.EVERY_CALL * numerics.PAIR_RATIO)
 
 
+def far_off(
+    ours: Sequence[Sequence[torch.Tensor]], theirs: Sequence[Sequence[torch.Tensor]], noise: Sequence[float]
+) -> set[int]:
+    """Calls of a burst that are further from the baseline's than `compare_every` lets any be; arguments as there."""
+    far: set[int] = set()
+    for values, bases, floor in zip(ours, theirs, noise, strict=True):
+        if bases and bases[0].is_floating_point():
+            found = numerics.distances(values, bases, floor) > numerics.EVERY_CALL * numerics.PAIR_RATIO
+            far.update(found.nonzero().flatten().tolist())
+        else:
+            far.update(call for call, pair in enumerate(zip(values, bases, strict=True)) if not torch.equal(*pair))
+    return far
+
+
 def _hold(what: str, distance: float, allowed: float) -> None:
     if distance > allowed:
         detail = f"{what}: {distance:.3g} noise floors from the baseline's (allowed {allowed:g})"

@@ -4,7 +4,7 @@ A turn has up to two windows: a burst of one call, then the long burst. The firs
 lest it be remembered from one to the next, and those of the other calls are there in the last only, lest they be worked
 off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give is judged: what
 need not be right need not be done. Where near ties decide what is right, the referee runs its own copy on calls that it
-draws afterwards, to see which rows hang on them.
+draws afterwards, and on all that are far off, to see which rows hang on them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,22 @@ import torch
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
-from fastkernels_gym.referee.judging import Expected, Outputs, compare, compare_every, copied, judge, noise_floor
+from fastkernels_gym.referee.judging import (
+    Expected,
+    Outputs,
+    compare,
+    compare_every,
+    copied,
+    far_off,
+    judge,
+    noise_floor,
+)
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.program import Program, expect
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 
-_LOOKED_AT = 3  # calls of a burst, of those whose rows may leave
+_LOOKED_AT = 3  # calls of a burst whose rows may leave, or lie in any order
 
 
 class Pairing:
@@ -89,12 +98,15 @@ class Pairing:
         program, (theirs, ours) = self._program, self._players
         if self._singles:
             self._compare(0, program.region.decoy, self._singles[1], self._singles[0])
+        count = len(program.calls)
         if self._long and program.sampled:
-            index = self._rng.randrange(len(program.calls))
             every = ours.every_output(program), theirs.every_output(program)
-            compare_every("a timed call", *every, self._noise, index)
+            compare_every("a timed call", *every, self._noise, self._rng.randrange(count))
         elif self._long:
-            for index in self._rng.sample(range(len(program.calls)), min(_LOOKED_AT, len(program.calls))):
+            chosen = set(self._rng.sample(range(count), min(_LOOKED_AT, count)))
+            if program.routed:
+                chosen |= far_off(ours.every_output(program), theirs.every_output(program), self._noise)
+            for index in sorted(chosen):
                 outputs = ours.outputs(program, index), theirs.outputs(program, index)
                 self._compare(index, program.region.mirror, *outputs)
         if isinstance(program, Pass):

@@ -119,8 +119,9 @@ def test_of_large_outputs_both_players_leave_the_same_pieces(
                 assert torch.equal(mine, whole.view(-1, 32)[sample.chosen])
         shown.append([one.clone() for one in ours])
     assert not torch.equal(shown[0][0], shown[1][0])
-    for call in range(len(program.calls)):  # what was not computed is missing in them
-        other.every_output(program)[0][call].zero_()
+    free_order = not program.sampled and not program.routed  # of such calls some are looked at
+    for call in range(len(program.calls)) if free_order else [len(program.calls) - 1]:
+        other.every_output(program)[0][call].zero_()  # what was not computed is missing in them
     pairing.window(0, len(program.calls))
     with pytest.raises(CandidateFault, match="a timed call"):
         pairing.judge()
