@@ -28,6 +28,7 @@ from fastkernels_gym.referee.session import Session
 from fastkernels_gym.request import Deadlines
 from fastkernels_gym.results import Verdict
 
+HONEST = Path(__file__).parents[1] / "redteam/honest"
 CALLS = 16  # at most: blocks that write keys and values have fewer
 
 
@@ -127,43 +128,15 @@ def test_of_large_outputs_both_players_leave_the_same_pieces(
         pairing.judge()
 
 
-EXPERTS = """
-import torch
-from torch import nn
-from torch.nn.functional import silu
-
-from fastkernels_gym.tasks.baseline.L2.fused_moe import FusedMoE
-from fastkernels_gym.tasks.baseline.L2.parallel_linear import ReplicatedLinear
-
-
-class MixtralMoE(nn.Module):
-    def __init__(self, num_experts, top_k, hidden_size, intermediate_size, params_dtype=None, prefix="", **_):
-        super().__init__()
-        self.top_k = top_k
-        self.gate = ReplicatedLinear(hidden_size, num_experts, bias=False, params_dtype=params_dtype)
-        self.experts = FusedMoE(num_experts, top_k, hidden_size, intermediate_size, params_dtype)
-
-    def forward(self, hidden_states):
-        x = hidden_states.double()
-        weights, ids = (x @ self.gate.weight.double().T).softmax(-1).topk(self.top_k)
-        out = torch.zeros_like(x)
-        for expert, (w13, w2) in enumerate(zip(self.experts.w13_weight, self.experts.w2_weight)):
-            rows, place = (ids == expert).nonzero(as_tuple=True)
-            gate, up = (x[rows] @ w13.double().T).chunk(2, -1)
-            share = (weights / weights.sum(-1, keepdim=True))[rows, place]
-            out.index_add_(0, rows, (silu(gate) * up) @ w2.double().T * share[:, None])
-        return out.to(hidden_states.dtype)
-"""
-
-
 def test_experts_that_round_otherwise_are_right_in_every_window(zygote: Zygote) -> None:
     """In bfloat16 the baseline's router has near ties, and rounds some of them to exact ones."""
+    experts = (HONEST / "experts_more_accurate.py").read_text(encoding="utf-8")
     task = load_task("L2/mixtral_moe@tiny-mixtral")
     task = replace(task, model=replace(task.model, dtype=torch.bfloat16))
     with cpu_session(task, zygote) as session:
         honest = session.new_candidate()
         try:
-            honest.load(Candidate.parse(EXPERTS), find_operator("L2/mixtral_moe"), ["MixtralMoE"])
+            honest.load(Candidate.parse(experts), find_operator("L2/mixtral_moe"), ["MixtralMoE"])
             case = next(case for case in task.cases if case.phase == "prefill")
             scene = session.scenes["prefill"]
             program = Program("rounds", scene, record(session, case, scene, CALLS), needs_context=True)
@@ -197,15 +170,15 @@ def early(self, window, work, hung_up):
 
 Doorbell.answer = early
 """
-HONEST = (Path(__file__).parents[1] / "redteam/honest/reference.py").read_text(encoding="utf-8")
+REFERENCE = (HONEST / "reference.py").read_text(encoding="utf-8")
 LEFT_OUT = "        out[-1, -out.shape[-1] // 4 :] = 0\n        return out\n"
-UNFINISHED = HONEST.replace("        return ", "        out = ") + LEFT_OUT
+UNFINISHED = REFERENCE.replace("        return ", "        out = ") + LEFT_OUT
 
 
 @pytest.mark.usefixtures("sampled")
 @pytest.mark.parametrize("pair", ["L1/silu_and_mul@tiny-llama"], indirect=True)
 @pytest.mark.parametrize("awake", [True], indirect=True)
-@pytest.mark.parametrize("source", [EARLY + HONEST, UNFINISHED], ids=["early", "unfinished"])
+@pytest.mark.parametrize("source", [EARLY + REFERENCE, UNFINISHED], ids=["early", "unfinished"])
 def test_what_is_not_there_when_the_clock_stops_is_wrong(
     pair: tuple[Program, Session, Contender, Pairing], source: str
 ) -> None:
