@@ -107,7 +107,8 @@ class PrefillGraphs:
 
     def __init__(self, model: nn.Module, kv_caches: KVCaches, pool: Any) -> None:
         self._model, self._kv_caches, self._pool = model, kv_caches, pool
-        self._steps: dict[tuple[int, int], CapturedStep | None] = {}
+        # Those that are not faster are kept too: the pool must not lose its only graph.
+        self._steps: dict[tuple[int, int], tuple[CapturedStep, bool]] = {}
 
     def take(self, batch: Batch) -> bool:
         """Whether a batch is of whole prompts, and few enough tokens."""
@@ -119,18 +120,18 @@ class PrefillGraphs:
         size = _power_of_two(len(batch.metadata.seq_lens)), _tokens_of_graph(len(batch.input_ids))
         if size not in self._steps:
             self._steps[size] = self._captured(batch, *size)
-        step = self._steps[size]
-        if step is None:
+        step, faster = self._steps[size]
+        if not faster:
             return forward_step(self._model, batch, self._kv_caches)
         write_prompts(step.batch, batch)
         return last_logits(self._model, step.replay(), batch.metadata)
 
-    def _captured(self, batch: Batch, rows: int, tokens: int) -> CapturedStep | None:
-        """The graph; None where it is not faster for this batch, padding included."""
+    def _captured(self, batch: Batch, rows: int, tokens: int) -> tuple[CapturedStep, bool]:
+        """The graph, and whether it is faster for this batch, padding included."""
         padded = padded_prompts(batch, rows, tokens)
         step = CapturedStep(self._model, padded, self._kv_caches, self._pool, forward_hidden)
         eager_s = _seconds(lambda: forward_hidden(self._model, batch, self._kv_caches))
-        return step if _seconds(step.replay) < _GAIN * eager_s else None
+        return step, _seconds(step.replay) < _GAIN * eager_s
 
 
 def padded_prompts(batch: Batch, rows: int, tokens: int) -> Batch:
@@ -185,7 +186,7 @@ def _rows_of_graph(rows: int) -> int:
 
 
 def _tokens_of_graph(tokens: int) -> int:
-    """Four sizes from one power of two to the next: padding is at most a fifth."""
+    """Four sizes from one power of two to the next: from 64 tokens on padding is at most a fifth."""
     step = max(_MIN_TOKENS, _power_of_two(tokens) // 8)
     return -(-tokens // step) * step
 
