@@ -74,8 +74,8 @@ def main() -> None:
     if options.cpp:
         kernels, sources = {}, {"C++": _CPP}
     else:
-        kernels = {name: (_HONEST / f"{file}.py").read_text() + _CALL for name, file in _KERNELS.items()}
-        sources = {name: (_HONEST / f"{file}.py").read_text() + _CALL for name, file in _LOAD_INLINE.items()}
+        kernels = {name: _with_call(file) for name, file in _KERNELS.items()}
+        sources = {name: _with_call(file) for name, file in _LOAD_INLINE.items()}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # headers are compiled anew, whatever this user has compiled before
         cold("", device)  # the first process after the machine's start reads torch from its disk
@@ -93,6 +93,10 @@ def main() -> None:
         note("compiling torch's header", time.monotonic() - begin)
         for name, source in sources.items():
             note(f"{name}, header compiled before", cold(source, device, folder))
+
+
+def _with_call(file: str) -> str:
+    return (_HONEST / f"{file}.py").read_text() + _CALL
 
 
 def cold(source: str, device: str, folder: Path | None = None) -> float:

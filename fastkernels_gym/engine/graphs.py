@@ -93,7 +93,7 @@ class DecodeGraphs:
 
 
 class PrefillGraphs:
-    """Captures a graph of whole prompts when its size is first met, and keeps it if it is faster than an eager pass.
+    """Captures a graph of whole prompts when its size is first met, and replays it if it is faster than an eager pass.
 
     It is where launching takes longer than computing: short prompts, mixtures of experts. Prompts lie one behind the
     other; the last one is padded, which its own tokens, being before the padding, do not see. Ranks that share a model

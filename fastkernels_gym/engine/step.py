@@ -42,8 +42,7 @@ def last_logits(model: nn.Module, hidden: torch.Tensor, metadata: AttentionMetad
 
 def forward_logits(model: nn.Module, batch: Batch, kv_caches: KVCaches) -> torch.Tensor:
     """Logits of every token, (tokens, vocabulary)."""
-    with set_forward_context(ForwardContext(batch.metadata, kv_caches)):
-        logits: torch.Tensor = model.compute_logits(model(batch.input_ids, batch.positions))  # type: ignore[operator]
+    logits: torch.Tensor = model.compute_logits(forward_hidden(model, batch, kv_caches))  # type: ignore[operator]
     return logits
 
 

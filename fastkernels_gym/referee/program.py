@@ -147,14 +147,12 @@ class Program:
         return not self.routed and not hasattr(self._module, "canonical")
 
     def unsettled(self, call: Call, noise: tuple[float, ...]) -> torch.Tensor | None:
-        """Which rows of a call hang on near ties: (rows,) bool; None where none does.
+        """Which rows of a routed call hang on near ties: (rows,) bool; None where none does.
 
         Args:
             call: with any inputs.
             noise: RMS error of the scores that each of the baseline's routers is handed.
         """
-        if not self.routed:
-            return None
         routers = Routers(self.scene.subject.module.get_submodule(call.path))
         with routers.heard() as heard, self.rows_kept(call):
             run_baseline(self.scene, call, self.metadata)
