@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--runs", type=int, default=3, help="of each kernel, with inputs of its own")
-    parser.add_argument("--kernels", default="*", help="names of tests/redteam/honest, a glob")
+    parser.add_argument("--kernels", nargs="+", default=["*"], help="names of tests/redteam/honest, globs")
     parser.add_argument(
         "--references", default="L[123]/*", help="operators whose plain reference is submitted too, a glob"
     )
@@ -87,7 +87,7 @@ def measure(options: argparse.Namespace, found: list[Found]) -> Iterator[str]:
             yield result.device
 
 
-def corpus(device: str, names: str, references: str) -> list[tuple[str, str, bytes]]:
+def corpus(device: str, names: Sequence[str], references: str) -> list[tuple[str, str, bytes]]:
     """Name, task and source of every honest kernel that the device can run in reasonable time."""
     from catalogue import MODELS, honest
 
@@ -97,7 +97,7 @@ def corpus(device: str, names: str, references: str) -> list[tuple[str, str, byt
     kernels = [
         (one.name, one.task_on(device), one.data)
         for one in honest()
-        if fnmatchcase(one.name, names) and one.device in ("cpu", device)
+        if any(fnmatchcase(one.name, name) for name in names) and one.device in ("cpu", device)
     ]
     for task in fk.list_tasks(f"{references}@{MODELS[device]}") if references else ():
         proposal = asyncio.run(ReferenceAgent().propose(fk.load_task(task), []))

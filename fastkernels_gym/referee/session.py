@@ -23,9 +23,10 @@ from fastkernels_gym.referee.scene import Call, Scene
 from fastkernels_gym.referee.subject import Subject, build_unbound
 from fastkernels_gym.request import Deadlines
 
-# Private weights and the players' copy, three sets of KV pages, two of the states between layers, and what oracles and
-# activations need.
+# Private weights and the players' copy, three sets of KV pages, two of the states between layers, one layer of the
+# oracle's in float64, and what activations and players need.
 _WEIGHT_COPIES, _KV_COPIES, _STATE_COPIES, _USABLE = 2.3, 3.5, 2.3, 0.85
+_ORACLE_ITEMSIZE = 8
 _RAGGED_SEQUENCES = 3
 # Of each graph that a process has captured torch 2.11 keeps 48 KiB for good: 0.4 MiB a candidate in the baseline's.
 _CANDIDATES_A_BASELINE = 250
@@ -54,7 +55,7 @@ class Session:
         self.rng = random.Random(os.urandom(32))
         # Before anything else takes memory: where they are not known yet, it is needed to find them out.
         self.ceilings = Ceilings.of(device, task.model.dtype, identity(device))
-        self.num_layers = affordable_layers(task.model, task.workload, device)
+        self.num_layers = affordable_layers(task.model, task.workload, free_bytes(device))
         generator = torch.Generator(device).manual_seed(self.rng.getrandbits(63))
         self.subject = Subject(task.model, device, self.num_layers, generator)
         self.scenes = {
@@ -144,11 +145,11 @@ def session_key(task: Task) -> tuple[str, str, tuple[str, ...]]:
     return task.model.sha256, task.workload.name, tuple(phase.name for phase in task.workload.phases)
 
 
-def affordable_layers(model: Model, workload: Workload, device: torch.device) -> int:
-    """The model's depth, or the largest that fits the device."""
+def affordable_layers(model: Model, workload: Workload, memory: int) -> int:
+    """The model's depth, or the largest that fits so many bytes."""
     full = int(model.config.num_hidden_layers)
-    room = _USABLE * free_bytes(device)
     embedding, layer = parameter_counts(model)
+    room = _USABLE * memory - _ORACLE_ITEMSIZE * layer
     blocks = sum(phase.batch * -(-phase.length // BLOCK_SIZE) for phase in workload.phases)
     pages = 2 * torch.Size(kv_cache_shape(model.config, blocks, BLOCK_SIZE)).numel()
     states = 2 * model.config.hidden_size * sum(phase.batch * phase.query_len for phase in workload.phases)
