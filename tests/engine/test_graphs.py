@@ -1,5 +1,7 @@
 """Passes by graphs compute what eager passes compute."""
 
+import math
+
 import pytest
 import torch
 
@@ -15,6 +17,14 @@ def drawn_prompts(lengths: list[int], device: str = "cpu") -> Batch:
     table = linear_block_table(len(lengths), MOST, PAGE)
     ids = torch.randint(150, (sum(lengths),))
     return Batch.build(lengths, [0] * len(lengths), table, PAGE, torch.device(device), ids)
+
+
+def next_tokens(lengths: list[int], device: str) -> Batch:
+    """A decode step after those prompts, where all have room for a token more."""
+    before = [min(length, MOST - 1) for length in lengths]
+    table = linear_block_table(len(lengths), MOST, PAGE)
+    ids = torch.randint(150, (len(lengths),))
+    return Batch.build([1] * len(lengths), before, table, PAGE, torch.device(device), ids)
 
 
 def new_caches(engine):
@@ -36,15 +46,27 @@ def test_padding_neither_reaches_a_prompt_nor_is_stored(family, request) -> None
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3_moe"])
+@pytest.mark.parametrize("gain", [math.inf, 0.0], ids=["graphs", "graphs that are not faster"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "phi3", "qwen2", "qwen3", "mixtral", "qwen3_moe"])
 @torch.no_grad()
-def test_a_gpus_prompts_are_read_alike_by_graphs_and_eagerly(family, request) -> None:
-    engine = load_model(request.getfixturevalue(family).folder, "cuda", "bfloat16", "checkpoint")
+def test_a_gpus_passes_are_alike_by_graphs_and_eagerly(family, gain, request, monkeypatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("fastkernels_gym.engine.graphs._GAIN", gain)
+    engine = load_model(request.getfixturevalue(family).folder, "cuda", "float16", "checkpoint")  # few near ties of experts
     ours, eager = new_caches(engine), new_caches(engine)
     graphs = StepGraphs(engine.model, ours, PAGE)
-    for lengths in ([20], [17], [32], [5, 20, 7], [5, 19, 7], [1, 30], [1, 1]):
+    for lengths in ([32], [20], [17], [5, 20, 7], [5, 19, 7], [1, 30], [1, 1]):
         batch = drawn_prompts(lengths, "cuda")
         expected = forward_step(engine.model, batch, eager)
         for _ in range(2):
-            off = (graphs.run(batch) - expected).float().norm() / expected.float().norm()
-            assert off < 0.03, lengths
+            assert off(graphs.run(batch), expected) < 0.03, lengths
+        step = next_tokens(lengths, "cuda")
+        assert off(graphs.run(step), forward_step(engine.model, step, eager)) < 0.03, lengths
+        slots = torch.cat([batch.metadata.slot_mapping, step.metadata.slot_mapping])
+        for (k, v), (wanted_k, wanted_v) in zip(ours, eager, strict=True):
+            assert off(k.flatten(0, 1)[slots], wanted_k.flatten(0, 1)[slots]) < 0.03, lengths
+            assert off(v.flatten(0, 1)[slots], wanted_v.flatten(0, 1)[slots]) < 0.03, lengths
+
+
+def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found - wanted).float().norm() / wanted.float().norm()).item()

@@ -253,3 +253,15 @@ def test_decode_kernel_takes_large_scores(interpreted):
     wanted = FlashAttnDecode(2, 8, 1.0, 1)(query, keys, values, table, lengths, 200)
     out, _ = interpreted("flash_attn_decode.paged_decode", query, keys, values, table, lengths, 200, 1.0)
     torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cap, window", [(None, None), (2.0, 300)])
+def test_prefill_kernel_of_many_tokens_by_the_copy_engine(interpreted, cap, window):
+    lengths = [700, 1, 383]
+    query, key, value = packed(sum(lengths), 2, 1, 16, torch.float32)
+    key[700:], value[700:] = torch.nan, torch.nan  # what is wrong with one sequence is no other's trouble
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    wanted = FlashAttnPrefill(2, 16, 0.3, 1, cap, window)(query, key, value, bounds, max(lengths))
+    out, _ = interpreted("flash_attn_prefill.ragged_prefill", query, key, value, bounds, max(lengths), 0.3, cap, window)
+    assert out[:700].isfinite().all()
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5, equal_nan=True)

@@ -8,33 +8,36 @@ import torch
 import triton
 import triton.language as tl
 from torch.nn import functional
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
 _QUERY_CHUNK = 1024
+_MANY_TOKENS = 1024  # the device is then busy for long enough to hide two descriptors' launch
+_TILE = 64  # keys
 _LOG2_E = tl.constexpr(1.4426950408889634)  # the device computes powers of two
 
 
 @triton.jit
 def _attend_keys(
-    acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, end, keys, scale,
-    HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
-    WIDTH: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr,
+    acc, total, peak, q, k_source, v_source, k_stride, v_stride, first_key, kv_column, positions, begin, end, keys,
+    scale, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
+    WIDTH: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """Walks a block of queries over the keys from `begin` to `end`, which all of its rows see unless MASKED."""
     lanes = tl.arange(0, WIDTH)
     for start in tl.range(begin, end, TILE):
         tokens = start + tl.arange(0, TILE)
-        k_at = k_ptr + tokens[:, None].to(tl.int64) * k_stride + lanes[None]
-        v_at = v_ptr + tokens[:, None].to(tl.int64) * v_stride + lanes[None]
-        if MASKED or HEAD < WIDTH:
-            inside = (lanes < HEAD)[None]
-            if MASKED:
-                inside = (tokens < keys)[:, None] & inside
-            k, v = tl.load(k_at, mask=inside, other=0.0), tl.load(v_at, mask=inside, other=0.0)
+        inside = (lanes < HEAD)[None]
+        if MASKED:
+            inside = (tokens < keys)[:, None] & inside
+        rows = (first_key + tokens)[:, None].to(tl.int64)
+        if TMA:
+            k = k_source.load([first_key + start, kv_column])
         else:
-            k, v = tl.load(k_at), tl.load(v_at)
+            k_at = k_source + rows * k_stride + kv_column + lanes[None]
+            k = tl.load(k_at, mask=inside, other=0.0) if MASKED or HEAD < WIDTH else tl.load(k_at)
         scores = tl.dot(q, tl.trans(k))
         if SOFT_CAP > 0:  # tanh(x) is 2 sigmoid(2 x) - 1
             scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 / SOFT_CAP * scale * scores) - 1.0)
@@ -51,6 +54,13 @@ def _attend_keys(
         weights = tl.exp2(scores * steepness - (anchor * steepness)[:, None])
         shrink = tl.exp2((peak - anchor) * steepness)
         total = total * shrink + tl.sum(weights, axis=1)
+        if TMA:
+            v = v_source.load([first_key + start, kv_column])
+            if MASKED:  # the next sequence's values lie there, and no weight of zero takes a NaN away
+                v = tl.where(inside, v, 0.0)
+        else:
+            v_at = v_source + rows * v_stride + kv_column + lanes[None]
+            v = tl.load(v_at, mask=inside, other=0.0) if MASKED or HEAD < WIDTH else tl.load(v_at)
         acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
         peak = higher
     return acc, total, peak
@@ -58,9 +68,9 @@ def _attend_keys(
 
 @triton.jit
 def _prefill_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, bounds_ptr, key_bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
+    q_ptr, k_source, v_source, out_ptr, bounds_ptr, key_bounds_ptr, scale, q_stride, k_stride, v_stride, out_stride,
     GROUPS: tl.constexpr, HEAD: tl.constexpr, SOFT_CAP: tl.constexpr, WINDOW: tl.constexpr,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     # The longest rows first, of all heads: the last blocks of queries see the most keys.
     head, sequence = tl.program_id(0), tl.program_id(2)
@@ -68,15 +78,14 @@ def _prefill_kernel(
     first = tl.load(bounds_ptr + sequence).to(tl.int64)
     length = (tl.load(bounds_ptr + sequence + 1) - first).to(tl.int32)
     if block * ROWS < length:
-        first_key = tl.load(key_bounds_ptr + sequence).to(tl.int64)
-        keys = (tl.load(key_bounds_ptr + sequence + 1) - first_key).to(tl.int32)
+        first_key = tl.load(key_bounds_ptr + sequence).to(tl.int32)
+        keys = tl.load(key_bounds_ptr + sequence + 1).to(tl.int32) - first_key
         before = keys - length + block * ROWS  # tokens of the sequence before the block
         rows, lanes = block * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
         row_mask = (rows < length)[:, None] & (lanes < HEAD)[None]
         at = (first + rows)[:, None]
         q = tl.load(q_ptr + at * q_stride + head * HEAD + lanes[None], mask=row_mask, other=0.0)
-        k_ptr += first_key * k_stride + head // GROUPS * HEAD
-        v_ptr += first_key * v_stride + head // GROUPS * HEAD
+        kv_column = head // GROUPS * HEAD
         peak = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, WIDTH], tl.float32)
@@ -89,19 +98,25 @@ def _prefill_kernel(
             whole = tl.minimum(tl.maximum(whole, begin), tl.cdiv(end, TILE) * TILE)
             diagonal = tl.maximum(diagonal, whole)
             acc, total, peak = _attend_keys(
-                acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, begin, whole, keys, scale,
-                HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
+                acc, total, peak, q, k_source, v_source, k_stride, v_stride, first_key, kv_column, positions,
+                begin, whole, keys, scale, HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True, TMA,
             )  # fmt: skip
         acc, total, peak = _attend_keys(
-            acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, whole, diagonal, keys, scale,
-            HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, False,
+            acc, total, peak, q, k_source, v_source, k_stride, v_stride, first_key, kv_column, positions,
+            whole, diagonal, keys, scale, HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, False, TMA,
         )  # fmt: skip
         acc, total, peak = _attend_keys(
-            acc, total, peak, q, k_ptr, v_ptr, k_stride, v_stride, positions, diagonal, end, keys, scale,
-            HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True,
+            acc, total, peak, q, k_source, v_source, k_stride, v_stride, first_key, kv_column, positions,
+            diagonal, end, keys, scale, HEAD, SOFT_CAP, WINDOW, WIDTH, TILE, True, TMA,
         )  # fmt: skip
         out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
         tl.store(out_ptr + at * out_stride + head * HEAD + lanes[None], out, mask=row_mask)
+
+
+def _fits_tma(x: torch.Tensor) -> bool:
+    """Whether the copy engine can bring tiles of a head: a power of two wide, every row at 16 bytes."""
+    width, row_bytes = x.shape[2], x.stride(0) * x.element_size()
+    return width >= 16 and width == next_power_of_2(width) and row_bytes % 16 == 0 and x.data_ptr() % 16 == 0
 
 
 def ragged_prefill(
@@ -117,10 +132,11 @@ def ragged_prefill(
 ) -> torch.Tensor:
     """A program keeps a block of queries and walks over the keys that they see; scores never leave the chip.
 
-    After FlashAttention-2 (Dao, 2023). Moves 2 * (heads * tokens + kv_heads * keys) * head_size elements.
+    After FlashAttention-2 (Dao, 2023). Moves 4 * (heads * tokens + kv_heads * keys) * head_size bytes; where many
+    tokens hide what its descriptors take the host, keys and values come by the copy engine.
 
     Args:
-        query: (tokens, heads, head_size); the heads of a packed projection are read in place.
+        query: (tokens, heads, head_size), float16 or bfloat16; the heads of a packed projection are read in place.
         key: (keys, kv_heads, head_size), likewise.
         value: like `key`.
         query_start_loc: (batch + 1,) int32; sequence i holds tokens [i] to [i + 1].
@@ -131,19 +147,21 @@ def ragged_prefill(
         key_start_loc: (batch + 1,) int32; sequence i holds keys [i] to [i + 1]; None where all are of new tokens.
 
     Returns:
-        (tokens, heads, head_size), contiguous.
+        (tokens, heads, head_size), contiguous, of the query's dtype.
     """
-    _, heads, head_size = query.shape
+    tokens, heads, head_size = query.shape
     query, key, value = (t if t.stride()[1:] == (head_size, 1) else t.contiguous() for t in (query, key, value))
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     batch, width = query_start_loc.numel() - 1, max(16, next_power_of_2(head_size))
     rows, warps = (64, 4) if width <= 128 else (128, 8)
     if out.numel():
+        tma = tokens >= _MANY_TOKENS and _fits_tma(key) and _fits_tma(value)
+        sources = [TensorDescriptor.from_tensor(t.flatten(1), [_TILE, width]) if tma else t for t in (key, value)]
         _prefill_kernel[(heads, cdiv(max_query_len, rows), batch)](
-            query, key, value, out, query_start_loc, query_start_loc if key_start_loc is None else key_start_loc, scale,
+            query, *sources, out, query_start_loc, query_start_loc if key_start_loc is None else key_start_loc, scale,
             query.stride(0), key.stride(0), value.stride(0), out.stride(0),
-            heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, 64,
-            num_warps=warps, num_stages=2,
+            heads // key.shape[1], head_size, soft_cap or 0.0, window or 0, width, rows, _TILE, tma,
+            num_warps=warps, num_stages=3 if tma and width <= 128 else 2,
         )  # fmt: skip
     return out
 
