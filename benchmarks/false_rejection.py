@@ -140,9 +140,11 @@ def write(out: Path, found: list[Found], device: str, origin: dict[str, str]) ->
         "| kernel | task | RMS ratio | maximum ratio | rejected | worst at |",
         "|---|---|--:|--:|--:|---|",
     ]
-    for one in found:
+    for one in (one for one in found if one.runs):
         ratios = f"{one.rms_error_ratio:.3f} | {one.max_error_ratio:.3f}"
         lines.append(f"| {one.kernel} | `{one.task}` | {ratios} | {one.rejected}/{one.runs} | {one.worst} |")
+    if left := [f"`{one.task}` by {one.kernel}" for one in found if not one.runs]:
+        lines += ["", f"Not reached: {', '.join(left)}."]
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -16,6 +17,7 @@ from fastkernels_gym.errors import CandidateFault, HarnessFault
 from fastkernels_gym.player import sandbox
 from fastkernels_gym.player.first_uses import use_device
 from fastkernels_gym.referee.calibration import Calibration
+from fastkernels_gym.referee.device_slot import DeviceSlot
 from fastkernels_gym.referee.device_state import identity, place
 from fastkernels_gym.referee.feedback import fault_feedback, timing_feedback
 from fastkernels_gym.referee.players import Zygote, warm_cache
@@ -54,6 +56,8 @@ class Referee:
         for name, variable in sandbox.COMPILERS.items():
             os.environ[variable] = str(warm_cache() / name)
         use_device(self._device)
+        # A CPU's cores are shared with whatever else runs; its clock allows for that.
+        self._slot = DeviceSlot(identity(self._device).uuid) if device == "cuda" else None
         torch.set_grad_enabled(False)
         torch.backends.cuda.matmul.allow_tf32 = False
         self._zygote: Zygote | None = self._new_zygote()  # starts while the first task is read
@@ -71,9 +75,12 @@ class Referee:
         Raises:
             UserError: on a task that does not exist.
         """
-        begin = time.monotonic()
         task = load_task(request.task)
-        watch = Stopwatch()
+        with self._slot.held() if self._slot else nullcontext(0.0) as waited_s:
+            return self._evaluate(task, request, queue_s + waited_s)
+
+    def _evaluate(self, task: Task, request: EvalRequest, queue_s: float) -> Evaluation:
+        begin, watch = time.monotonic(), Stopwatch()
         try:
             candidate = Candidate.parse(request.source)
             siblings = {find_operator(name).class_name: name for name in task.replaced_with}

@@ -52,7 +52,8 @@ def test_padding_neither_reaches_a_prompt_nor_is_stored(family, request) -> None
 def test_a_gpus_passes_are_alike_by_graphs_and_eagerly(family, gain, request, monkeypatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr("fastkernels_gym.engine.graphs._GAIN", gain)
-    engine = load_model(request.getfixturevalue(family).folder, "cuda", "float16", "checkpoint")  # few near ties of experts
+    # In float16 experts have few near ties.
+    engine = load_model(request.getfixturevalue(family).folder, "cuda", "float16", "checkpoint")
     ours, eager = new_caches(engine), new_caches(engine)
     graphs = StepGraphs(engine.model, ours, PAGE)
     for lengths in ([32], [20], [17], [5, 20, 7], [5, 19, 7], [1, 30], [1, 1]):
