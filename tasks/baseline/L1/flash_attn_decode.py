@@ -117,11 +117,11 @@ def paged_decode(
 
     Each sequence is split by its own length, so that the grid depends on the bound alone and a CUDA graph of it stays
     right; many short sequences are not split. After FlashDecoding (Dao et al., 2023) and PagedAttention (Kwon et al.,
-    2023). Moves 2 * sum(min(seq_lens, window)) * kv_heads * head_size elements.
+    2023). Moves 4 * sum(min(seq_lens, window)) * kv_heads * head_size bytes in 16-bit types.
 
     Args:
-        query: (batch, heads, head_size); the heads of a packed projection are read in place.
-        key_cache: (blocks, block_size, kv_heads, head_size), contiguous.
+        query: (batch, heads, head_size), any floating-point dtype; the heads of a packed projection are read in place.
+        key_cache: (blocks, block_size, kv_heads, head_size), contiguous, of the query's dtype.
         value_cache: likewise.
         block_table: (batch, max_blocks) int32, rows strided.
         seq_lens: (batch,) int32; 0 gives zeros.
@@ -131,7 +131,7 @@ def paged_decode(
         window: how many tokens, the new one included, are visible; None for all.
 
     Returns:
-        (batch, heads, head_size), contiguous.
+        (batch, heads, head_size), contiguous, of the query's dtype.
     """
     batch, heads, head_size = query.shape
     _, block_size, kv_heads, _ = key_cache.shape

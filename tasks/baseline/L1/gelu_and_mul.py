@@ -26,14 +26,14 @@ def _gelu_and_mul_kernel(x_ptr, out_ptr, stride, size, TANH: tl.constexpr, BLOCK
 
 
 def gelu_and_mul(x: torch.Tensor, approximate: str) -> torch.Tensor:
-    """gelu(x[..., :d]) * x[..., d:]; moves 3 * rows * d elements.
+    """gelu(x[..., :d]) * x[..., d:], computed in float32 (Shazeer, 2020); moves 6 * rows * d bytes in 16-bit types.
 
     Args:
-        x: (..., 2 * d); strided rows are read in place.
+        x: (..., 2 * d), any floating-point dtype; strided rows are read in place.
         approximate: `tanh`, or `none` for the error function.
 
     Returns:
-        (..., d), contiguous.
+        (..., d), contiguous, of x's dtype.
     """
     size = x.shape[-1] // 2
     rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)

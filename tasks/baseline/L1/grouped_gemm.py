@@ -89,12 +89,13 @@ def grouped_gemm(
     """Blocks of choices that share an expert times that expert's weight, after vLLM's fused_moe_kernel.
 
     The grid covers the worst distribution; programs past the blocks in use end at once, so that nothing is read back
-    and a CUDA graph stays right for any routing. Reads the weights of the experts that were hit once, the rows of x
-    once for each block of columns out of the cache, and writes slots * columns elements.
+    and a CUDA graph stays right for any routing. In 16-bit types it reads 2 * depth * columns bytes for each expert
+    that was hit, the rows of x once for each block of columns, out of the cache but for the first time, and writes
+    2 * rows * top_k * columns.
 
     Args:
-        x: (rows, depth); choice i reads row i // top_k. Rows may be strided.
-        weight: (experts, columns, depth), contiguous.
+        x: (rows, depth), any floating-point dtype; choice i reads row i // top_k. Rows may be strided.
+        weight: (experts, columns, depth), contiguous, of x's dtype.
         topk_weights: float32, one for each choice; None scales nothing.
         sorted_token_ids: of `MoeAlignBlockSize`.
         expert_ids: likewise.
@@ -103,7 +104,7 @@ def grouped_gemm(
         block_size: of the alignment: at least 16, a power of two.
 
     Returns:
-        (rows * top_k, columns).
+        (rows * top_k, columns), of x's dtype, accumulated in float32.
     """
     x = x if x.stride(-1) == 1 else x.contiguous()
     (rows, depth), columns = x.shape, weight.shape[1]

@@ -50,16 +50,17 @@ def _few_rows_kernel(
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """One row by dot products in registers, up to 32 rows by small tiles in one wave, all else by cuBLAS.
 
-    The kernels read the weight once, whole rows a program, so that nothing is added up between programs; moves
-    out * in elements of the weight.
+    The kernels read the weight once, whole rows a program, so that nothing is added up between programs: products by
+    rows as in the BLAS (Dongarra et al., 1988 and 1990), accumulated in float32. Moves
+    2 * (out * in + rows * (in + out)) bytes in 16-bit types.
 
     Args:
-        x: (..., in).
-        weight: (out, in), contiguous.
-        bias: (out,).
+        x: (..., in), float16, bfloat16 or, for cuBLAS alone, float32.
+        weight: (out, in), contiguous, of x's dtype.
+        bias: (out,), likewise.
 
     Returns:
-        (..., out), contiguous.
+        (..., out), contiguous, of x's dtype.
     """
     features, size = weight.shape
     rows = x.numel() // max(1, size)

@@ -61,8 +61,9 @@ def moe_align_block_size(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A counting sort in one launch: each expert's program counts all choices for itself and then places its own.
 
-    Without atomics, so that the order never changes. Reads 8 * experts * tokens * topk bytes, out of the cache but for
-    the first time, and writes 4 bytes a place.
+    It gives what vLLM's kernel of that name gives, by distribution counting (Knuth, volume 3, 5.2); without atomics, so
+    that the order never changes. Reads 8 * experts * tokens * topk bytes, out of the cache but for the first time, and
+    writes 4 bytes a place.
 
     Args:
         topk_ids: (tokens, topk) int32.

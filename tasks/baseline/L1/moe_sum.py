@@ -22,13 +22,15 @@ def _moe_sum_kernel(x_ptr, out_ptr, size, TOPK: tl.constexpr, BLOCK: tl.constexp
 
 
 def moe_sum(x: torch.Tensor) -> torch.Tensor:
-    """Sums the middle dimension in float32; moves (topk + 1) * tokens * size elements.
+    """Sums the middle dimension in float32, after vLLM's moe_sum.
+
+    Moves 2 * (topk + 1) * tokens * size bytes in 16-bit types.
 
     Args:
-        x: (tokens, topk, size).
+        x: (tokens, topk, size), any floating-point dtype.
 
     Returns:
-        (tokens, size), contiguous.
+        (tokens, size), contiguous, of x's dtype.
     """
     x = x.contiguous()
     tokens, topk, size = x.shape

@@ -41,11 +41,14 @@ def rms_norm(
     residual: torch.Tensor | None = None,
     unit_offset: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A program holds a whole row in registers, or several short ones; moves (2 + 2 with a residual) * x elements.
+    """A program holds a whole row in registers, or several short ones (Zhang and Sennrich, 2019).
+
+    Moves 4 * x.numel() bytes in 16-bit types, 8 * x.numel() with a residual.
 
     Args:
-        x: (..., size), any dtype; heads of a packed projection, strided (tokens, heads, size), are read in place.
-        weight: (size,).
+        x: (..., size), any floating-point dtype; heads of a packed projection, strided (tokens, heads, size), are read
+            in place.
+        weight: (size,), of x's dtype.
         eps: added to the mean square.
         residual: like `x`; overwritten by x + residual where it is contiguous.
         unit_offset: scales by 1 + weight, and rounds once, after the weight.

@@ -58,13 +58,15 @@ def rotate(
     head_size: int,
     is_neox_style: bool,
 ) -> None:
-    """Rotates query and key in place in one launch, eight heads a program; moves 2 * (query + key) elements.
+    """Rotates query and key in place in one launch, eight heads a program (Su et al., 2021).
+
+    Computed in float32. Moves 2 * tokens * rotary_dim * (2 * heads + 2 * kv_heads + 1) bytes in 16-bit types.
 
     Args:
         positions: (tokens,) int64.
-        query: (tokens, heads * head_size), rows strided.
-        key: (tokens, kv_heads * head_size), rows strided, or None.
-        cos_sin_cache: (max_position, rotary_dim), cosines then sines, contiguous.
+        query: (tokens, heads * head_size), any floating-point dtype, rows strided.
+        key: (tokens, kv_heads * head_size), likewise, or None.
+        cos_sin_cache: (max_position, rotary_dim), any floating-point dtype, cosines then sines, contiguous.
         head_size: size of a head; what lies beyond rotary_dim stays.
         is_neox_style: pairs (i, i + rotary_dim / 2) instead of (2 i, 2 i + 1).
     """

@@ -24,13 +24,13 @@ def _silu_and_mul_kernel(x_ptr, out_ptr, stride, size, BLOCK: tl.constexpr):
 
 
 def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
-    """silu(x[..., :d]) * x[..., d:]; moves 3 * rows * d elements.
+    """silu(x[..., :d]) * x[..., d:], computed in float32 (Shazeer, 2020); moves 6 * rows * d bytes in 16-bit types.
 
     Args:
-        x: (..., 2 * d); strided rows are read in place.
+        x: (..., 2 * d), any floating-point dtype; strided rows are read in place.
 
     Returns:
-        (..., d), contiguous.
+        (..., d), contiguous, of x's dtype.
     """
     size = x.shape[-1] // 2
     rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)

@@ -25,14 +25,16 @@ def _store_kernel(key_ptr, value_ptr, k_ptr, v_ptr, slot_ptr, key_stride, value_
 def store_kvcache(
     key: torch.Tensor, value: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, slots: torch.Tensor
 ) -> None:
-    """One program a token; moves 4 * tokens * kv_heads * head_size elements.
+    """One program a token, after vLLM's reshape_and_cache_flash.
+
+    Moves 8 * tokens * kv_heads * head_size bytes in 16-bit types.
 
     Args:
-        key: (tokens, kv_heads, head_size); the heads of a packed projection are read in place.
+        key: (tokens, kv_heads, head_size), any dtype; the heads of a packed projection are read in place.
         value: likewise.
-        key_cache: (blocks, block_size, kv_heads, head_size), contiguous.
+        key_cache: (blocks, block_size, kv_heads, head_size), contiguous, of the key's dtype.
         value_cache: likewise.
-        slots: (tokens,) int64.
+        slots: (tokens,) int64; -1 stores nothing.
     """
     key, value = _rows(key), _rows(value)
     tokens, size = key.shape

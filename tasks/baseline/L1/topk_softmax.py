@@ -45,10 +45,10 @@ def _topk_softmax_kernel(
 def topk_softmax(gating_output: torch.Tensor, topk: int, renormalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax and selection in one pass over the logits, after vLLM's kernel of that name.
 
-    Moves rows * experts elements of the logits and writes 8 * rows * topk bytes.
+    Reads 2 * rows * experts bytes in 16-bit types and writes 8 * rows * topk.
 
     Args:
-        gating_output: (rows, experts), rows strided.
+        gating_output: (rows, experts), any floating-point dtype, rows strided.
         topk: experts of a row.
         renormalize: whether a row's weights sum to one.
 
