@@ -18,9 +18,10 @@ import torch
 from fastkernels_gym.engine.step import last_logits
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.arena import Region, Slab
+from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.judging import Expected, Outputs, compare, copied, judge, noise_floor
 from fastkernels_gym.referee.numerics import ErrorRatio
-from fastkernels_gym.referee.program import Program, expect
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.routing import Routers
 from fastkernels_gym.referee.running import run_baseline
 from fastkernels_gym.referee.scene import Call, Given, Scene

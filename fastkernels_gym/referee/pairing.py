@@ -17,6 +17,7 @@ import torch
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee.contender import Contender
 from fastkernels_gym.referee.device_state import gpu
+from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.judging import (
     Expected,
     Outputs,
@@ -28,7 +29,7 @@ from fastkernels_gym.referee.judging import (
     noise_floor,
 )
 from fastkernels_gym.referee.links import Pass
-from fastkernels_gym.referee.program import Program, expect
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 

@@ -1,7 +1,7 @@
 """Calls of one operator, ready to be run by a player: their inputs in one region, and what must come out.
 
 The same program goes to the candidate's player and to the baseline's. Whatever a player says of its outputs is checked
-against the baseline's own before anything is copied.
+against the baseline's own (`descriptions`) before anything is copied.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastkernels_gym.errors import CandidateFault
-from fastkernels_gym.player.memory import dtype_name, view
+from fastkernels_gym.player.memory import view
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee.arena import Region
+from fastkernels_gym.referee.descriptions import check_outputs
 from fastkernels_gym.referee.judging import Expected, Outputs, judge_together
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pages import PageOrder
 from fastkernels_gym.referee.routing import Routers
-from fastkernels_gym.referee.running import Caches, run_baseline, run_oracle
+from fastkernels_gym.referee.running import Caches, run_baseline
 from fastkernels_gym.referee.scene import (
     Ambient,
     Argument,
@@ -37,8 +37,6 @@ from fastkernels_gym.referee.scene import (
     metadata_tensors,
 )
 from fastkernels_gym.referee.taking import Sample
-from fastkernels_gym.results import Verdict
-from fastkernels_gym.tasks.baseline.forward_context import AttentionMetadata
 from fastkernels_gym.tasks.baseline.L1.moe_align_block_size import MoeAlignBlockSize
 
 _FRESH = (0.5, 1.5)  # times what the model computed
@@ -316,20 +314,8 @@ class Program:
         }
 
     def check_layout(self, described: Any) -> None:
-        """Holds what a player says its outputs look like against the baseline's.
-
-        Raises:
-            CandidateFault: wrong_shape, wrong_dtype, or protocol_tamper where it is no description.
-        """
-        if not isinstance(described, list) or len(described) != len(self.calls):
-            raise CandidateFault(Verdict.PROTOCOL_TAMPER, "outputs are not described")
-        for outputs in described:
-            if not isinstance(outputs, list):
-                raise CandidateFault(Verdict.PROTOCOL_TAMPER, "outputs are not described")
-            if len(outputs) != len(self.layout):
-                raise CandidateFault(Verdict.WRONG_SHAPE, f"{len(outputs)} outputs, expected {len(self.layout)}")
-            for index, (said, expected) in enumerate(zip(outputs, self.layout, strict=True)):
-                _check_output(index, said, expected, self._lent)
+        """Holds what a player says its outputs look like against the baseline's; raises as `check_outputs` does."""
+        check_outputs(described, len(self.calls), self.layout, self._lent)
 
     def judge(self, outputs: Callable[[int], Outputs], expected: Mapping[int, Expected], name: str) -> ErrorRatio:
         """The worst error ratio: of each call that has rows enough by itself, of all together where they have not.
@@ -385,63 +371,3 @@ def _draw(targets: list[torch.Tensor], originals: Sequence[torch.Tensor]) -> Non
         share = torch.empty(sum(sizes), dtype=targets[0].dtype, device=targets[0].device).uniform_(*_FRESH)
         torch._foreach_copy_(targets, list(share.split(sizes)))
     torch._foreach_mul_(targets, list(originals[: len(targets)]))
-
-
-def expect(program: Program, call: Call, metadata: AttentionMetadata | None = None) -> Expected:
-    """Runs baseline and oracle on a call, under the program's metadata or another of the scene's."""
-    scene, metadata = program.scene, metadata or program.metadata
-    module = scene.subject.module.get_submodule(call.path)
-    # The model's own rows mix all tokens' routing: nothing leaves its ratio.
-    routers = Routers(module if call.path else nn.Identity())
-    with routers.heard() as heard:
-        baseline = run_baseline(scene, call, metadata)
-    baseline_rows = program.kv_rows(call, scene.kv_caches, metadata.slot_mapping)
-    with routers.heard() as exact:
-        oracle, wide = run_oracle(scene, call, metadata)
-    oracle_rows = program.kv_rows(call, wide, metadata.slot_mapping)
-    if call.shift:  # whoever reads whole pages must find numbers in nobody's rows
-        for rows in scene.kv_caches[program.kv_layer(call) or 0]:
-            rows.flatten(0, 1)[metadata.slot_mapping + call.shift] = 0
-    return Expected(
-        (*baseline, *baseline_rows),
-        (*oracle, *oracle_rows),
-        routers.unsettled(heard, exact),
-        getattr(module, "canonical", None),
-        routers.noise(heard, exact),
-    )
-
-
-def _check_output(
-    index: int, said: Any, expected: torch.Tensor | None, lent: set[tuple[tuple[int, ...], tuple[int, ...]]]
-) -> None:
-    if said is None or expected is None:
-        if said is not None or expected is not None:
-            raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} is {'None' if said is None else 'a tensor'}")
-        return
-    try:
-        shape, stride, dtype, device = tuple(said["shape"]), tuple(said["stride"]), said["dtype"], said["device"]
-    except (KeyError, TypeError) as error:
-        raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described") from error
-    if shape != tuple(expected.shape):
-        raise CandidateFault(
-            Verdict.WRONG_SHAPE, f"output {index} has shape {list(shape)}, expected {list(expected.shape)}"
-        )
-    if dtype != dtype_name(expected.dtype):
-        raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is {dtype}, expected {dtype_name(expected.dtype)}")
-    if device != expected.device.type:
-        raise CandidateFault(Verdict.WRONG_DTYPE, f"output {index} is on {device}, expected {expected.device.type}")
-    if len(stride) != len(shape) or not all(type(step) is int for step in stride):
-        raise CandidateFault(Verdict.PROTOCOL_TAMPER, "an output is not described")
-    contiguous = torch.empty(expected.shape, device="meta").stride()
-    if (
-        expected.is_contiguous()
-        and expected.numel() > 0
-        and _differs(shape, stride, contiguous)
-        and (shape, stride) not in lent
-    ):
-        raise CandidateFault(Verdict.WRONG_SHAPE, f"output {index} has strides {list(stride)}, expected it contiguous")
-
-
-def _differs(shape: Sequence[int], stride: Sequence[int], contiguous: Sequence[int]) -> bool:
-    """Whether strides differ where they matter: a dimension of size one may have any."""
-    return any(size > 1 and a != b for size, a, b in zip(shape, stride, contiguous, strict=True))

@@ -19,12 +19,13 @@ from fastkernels_gym.referee.aftermath import Aftermath
 from fastkernels_gym.referee.clock import CallTime, Duel, measure, undisturbed
 from fastkernels_gym.referee.consistency import Doubt, rests_on_grant, unseen
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.hard_values import HARD_VALUES, NOT_FINITE
 from fastkernels_gym.referee.judging import Expected
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.numerics import ErrorRatio
 from fastkernels_gym.referee.pairing import Pairing
-from fastkernels_gym.referee.program import Program, expect
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import burst_length, calls_a_pass, record, recorded
 from fastkernels_gym.referee.roofline import work_of, work_of_pass
 from fastkernels_gym.referee.scene import Call, Given, Scene

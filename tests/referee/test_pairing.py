@@ -20,9 +20,10 @@ from fastkernels_gym.player.memory import view
 from fastkernels_gym.player.protocol import TensorRef
 from fastkernels_gym.referee import contender, taking
 from fastkernels_gym.referee.contender import Contender
+from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.pairing import Pairing
 from fastkernels_gym.referee.players import Zygote
-from fastkernels_gym.referee.program import Program, expect
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import record
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.request import Deadlines

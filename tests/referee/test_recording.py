@@ -10,8 +10,9 @@ import torch
 from cpu_sessions import cpu_session
 
 from fastkernels_gym.catalog import load_task
+from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.players import Zygote
-from fastkernels_gym.referee.program import Program, expect
+from fastkernels_gym.referee.program import Program
 from fastkernels_gym.referee.recording import record, recorded
 from fastkernels_gym.referee.session import Session
 
