@@ -17,6 +17,7 @@ _LEAST_CALL_S = 2e-6  # of the smallest kernel in a graph
 _FEWEST_CALLS = 4  # of a program
 _LARGE_CALLS = 10  # of a burst, where a handful takes as much memory as a burst of small ones may
 _MOST_CALLS = {"cpu": 16, "cuda": 512}
+_LONGEST_S = {"cpu": 1.0, "cuda": 0.1}  # of a long burst of a slow candidate: far from what jitter can blur
 _FORGOTTEN = 0.02  # of the times that recordings are asked for
 _MOST_PASSES = 128  # of the model, to record them
 # Inputs and outputs of a program's calls: far over any cache. Where small kernels' lie further apart than this, equal
@@ -84,6 +85,19 @@ def burst_length(scene: Scene, call: Call, least_s: float, room_bytes: int) -> i
     most = _MOST_BYTES if each < _LARGE else max(_MOST_BYTES_OF_LARGE, _LARGE_CALLS * each)
     room = max(_FEWEST_CALLS, min(room_bytes, most) // each)
     return min(enough, room, _MOST_CALLS[device])
+
+
+def affordable_length(scene: Scene, calls: int, seconds: float) -> int:
+    """Calls of a burst that a slow candidate ends in reasonable time.
+
+    Args:
+        scene: where they were recorded.
+        calls: of a burst.
+        seconds: that it took.
+    """
+    longest = _LONGEST_S[scene.subject.device.type]
+    fewest = max(_FEWEST_CALLS, scene.fewest_calls)
+    return calls if seconds <= longest else min(calls, max(fewest, math.ceil(calls * longest / seconds)))
 
 
 def _paths(session: Session, case: Case) -> list[str]:

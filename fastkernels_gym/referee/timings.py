@@ -15,6 +15,7 @@ from fastkernels_gym.referee.program import Program
 from fastkernels_gym.results import CaseTiming, EndToEnd, Estimate, PhaseTiming, RewardKind, Rung, Verdict
 
 _SPREAD_ALONE = 1.5
+_QUICKENED = 4.0  # times as fast when timed as when judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Measured:
     """A program, how often the workload makes its calls, and what one of them needs.
 
     `least_s` is what the device takes at least where data lies in its memory; nothing falls short of `impossible_s`.
+    `seen_s` is what a call took the candidate when it was judged, where that was so long that bursts were made shorter.
     """
 
     program: Program
@@ -31,6 +33,7 @@ class Measured:
     calls: int
     least_s: float = 0.0
     impossible_s: float = 0.0
+    seen_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,15 @@ def too_fast(name: str, measured: Sequence[Measured], timed: Timed) -> Doubt | N
         if beyond_roofline(found, one.impossible_s, timed.tolerance):
             detail = f"{name}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call"
             return Doubt(Verdict.BEYOND_ROOFLINE, f"{detail}, where {one.impossible_s * 1e6:.3g} are out of reach")
+    return None
+
+
+def quickened(name: str, measured: Sequence[Measured], timed: Timed) -> Doubt | None:
+    """Why a timing is not believed whose bursts are short for the candidate's slowness: it was not so slow in them."""
+    for one, found in zip(measured, timed.times, strict=True):
+        if found.candidate < one.seen_s / _QUICKENED:
+            detail = f"{name}, {one.phase} {one.shapes}: {found.candidate * 1e6:.3g} us a call when it was timed"
+            return Doubt(Verdict.TIMING_INCONSISTENT, f"{detail}, {one.seen_s * 1e6:.3g} before")
     return None
 
 

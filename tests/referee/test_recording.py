@@ -13,7 +13,7 @@ from fastkernels_gym.catalog import load_task
 from fastkernels_gym.referee.expecting import expect
 from fastkernels_gym.referee.players import Zygote
 from fastkernels_gym.referee.program import Program
-from fastkernels_gym.referee.recording import record, recorded
+from fastkernels_gym.referee.recording import affordable_length, record, recorded
 from fastkernels_gym.referee.session import Session
 
 TASK = load_task("L1/store_kvcache@tiny-llama")
@@ -82,3 +82,13 @@ def test_what_was_recorded_serves_again_while_there_is_room(session: Session) ->
     session.rng = random.Random(0)
     again = {id(recorded(session, case, scene, 1)) for _ in range(1000)}
     assert 5 < len(again) < 60, "drawn anew now and then"
+
+
+def test_bursts_of_a_slow_candidate_are_as_short_as_statistics_allow(session: Session) -> None:
+    scene = session.scenes["prefill"]
+    assert affordable_length(scene, 16, 0.1) == 16
+    assert affordable_length(scene, 16, 2.0) == 8
+    assert affordable_length(scene, 16, 1e6) == 4
+    assert affordable_length(scene, 3, 1e6) == 3
+    rows = session.scenes["decode"]
+    assert affordable_length(rows, 512, 1e6) == max(4, rows.fewest_calls)
