@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import ROOT, facts
 
 from fastkernels_gym.engine import Engine, load_model
 from fastkernels_gym.engine.weights import random_weights
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/engine"))
 
 # Models, and the deviation of their weights with which what they say depends on all that they have read.
@@ -50,11 +47,7 @@ def main() -> None:
         begun = {name: pool.submit(soak, name, std, options.requests, options.seed) for name, std in MODELS.items()}
         models = {name: run.result() for name, run in begun.items()}
     result = {
-        "command": " ".join(["python", "benchmarks/engine_soak.py", *sys.argv[1:]]),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **facts(torch.device("cpu")),
         "dtype": "float64",
         "models": models,
     }
