@@ -108,11 +108,14 @@ def _compiled(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
 
 def at_depth(config: Any, num_layers: int) -> Any:
-    """A copy of the config with so many layers."""
+    """A copy of the config with so many layers, and the rotary frequencies that ours has."""
     config = copy.deepcopy(config)
     config.num_hidden_layers = num_layers
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = config.layer_types[:num_layers]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if "long_factor" in rope:  # transformers goes by the sequence's length, ours and vLLM by the table's
+        rope["short_factor"] = rope["long_factor"]
     return config
 
 
