@@ -1,4 +1,5 @@
 # Row 11: slow while it is judged, so that its bursts are made short, and fast once they are timed.
+# task: L1/silu_and_mul@tiny-llama:tiny/prefill
 # expect: timing_inconsistent
 import time
 
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import silu
 
-JUDGED = 50  # calls
+JUDGED = range(17, 50)  # calls: those of two bursts, after the warm-up
 calls = 0
 
 
@@ -17,7 +18,7 @@ class SiluAndMul(nn.Module):
     def forward(self, x):
         global calls
         calls += 1
-        if calls < JUDGED:
+        if calls in JUDGED:
             time.sleep(0.07)
         gate, up = x.chunk(2, dim=-1)
         return silu(gate) * up

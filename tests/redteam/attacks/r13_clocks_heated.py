@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import silu
 
-SECONDS = 3.0
+SECONDS = 1.0
 
 
 def heat(device):
