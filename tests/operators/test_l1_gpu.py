@@ -112,7 +112,7 @@ def test_linear_of_few_rows(rows, dtype):
     check(Linear(), randn(rows, 512, dtype=dtype), weight[:96, :512].contiguous(), randn(96, dtype=dtype))
 
 
-@pytest.mark.parametrize("lengths", [[200], [1], [0], [90, 90, 90], [5, 0, 130, 1]])
+@pytest.mark.parametrize("lengths", [[200], [1], [0], [90, 90, 90], [5, 0, 130, 1], [900, 3, 400]])
 @pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 4, 64), (6, 2, 96), (4, 1, 256)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_flash_attn_prefill(lengths, heads, kv_heads, size, dtype):
@@ -126,7 +126,7 @@ def test_flash_attn_prefill(lengths, heads, kv_heads, size, dtype):
         check(prefill, *arguments)
 
 
-@pytest.mark.parametrize("lengths", [[700], [90, 90], [5, 0, 330, 1]])
+@pytest.mark.parametrize("lengths", [[700], [90, 90], [5, 0, 330, 1], [1100, 9]])
 @pytest.mark.parametrize("cap, window", [(None, 64), (None, 1), (20.0, None), (20.0, 100)])
 @pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 1, 256), (6, 2, 96)])
 def test_flash_attn_prefill_with_windows_and_soft_caps(lengths, cap, window, heads, kv_heads, size):
@@ -137,7 +137,9 @@ def test_flash_attn_prefill_with_windows_and_soft_caps(lengths, cap, window, hea
     check(prefill, *(t.unflatten(-1, (-1, size)) for t in parts), bounds, max(lengths))
 
 
-@pytest.mark.parametrize("before, lengths", [([512], [300]), ([1000, 0, 37], [64, 200, 1]), ([3, 3], [90, 90])])
+@pytest.mark.parametrize(
+    "before, lengths", [([512], [300]), ([1000, 0, 37], [64, 200, 1]), ([3, 3], [90, 90]), ([70, 5], [1000, 200])]
+)
 @pytest.mark.parametrize("cap, window", [(None, None), (None, 64), (20.0, None), (20.0, 100)])
 @pytest.mark.parametrize("heads, kv_heads, size", [(8, 2, 128), (4, 1, 256), (6, 2, 96)])
 @pytest.mark.parametrize("dtype", DTYPES)

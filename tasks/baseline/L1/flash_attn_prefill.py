@@ -54,6 +54,7 @@ def _attend_keys(
         weights = tl.exp2(scores * steepness - (anchor * steepness)[:, None])
         shrink = tl.exp2((peak - anchor) * steepness)
         total = total * shrink + tl.sum(weights, axis=1)
+        # Loaded beside the keys they would take a barrier more, and two programs would no longer fit a multiprocessor.
         if TMA:
             v = v_source.load([first_key + start, kv_column])
             if MASKED:  # the next sequence's values lie there, and no weight of zero takes a NaN away
