@@ -29,12 +29,10 @@ from graph_clock import Runner, race
 from model_steps import Ours, Repeated, Work, full_depth
 from provenance import ROOT, clocks, device_slug, facts
 from transformers_peer import Peer
+from zoo import MODELS
 
 from fastkernels_gym.catalog import Model, load_model_config
 
-MODELS = (
-    "llama-3.1-8b", "qwen2.5-7b", "qwen3-8b", "mixtral-8x7b", "qwen3-30b-a3b", "gemma-3-4b", "phi-4", "phi-4-mini",
-)  # fmt: skip
 # Relative RMS between logits beyond which two models are not the same one: unrelated ones differ by 1.4. Near ties of a
 # router that fall the other way make tenths, layer upon layer: the first ones are compared, of every kind of layer.
 _OTHER_MODEL, _COMPARED_LAYERS = 0.5, 8

@@ -31,6 +31,7 @@ from provenance import ROOT, clocks, device_slug, facts
 from roofline_rows import Row, least, measure, timed
 from roofline_targets import ALONE, LAYER_LINEARS, targets
 from torch.nn import functional
+from zoo import MODELS
 
 from fastkernels_gym.catalog import Case, Phase, load_model_config
 from fastkernels_gym.errors import FastKernelsError
@@ -38,9 +39,6 @@ from fastkernels_gym.referee.scene import Scene
 from fastkernels_gym.referee.subject import Subject
 from fastkernels_gym.tasks.baseline.forward_context import ForwardContext, set_forward_context
 
-MODELS = (
-    "llama-3.1-8b", "qwen2.5-7b", "qwen3-8b", "mixtral-8x7b", "qwen3-30b-a3b", "gemma-3-4b", "phi-4", "phi-4-mini",
-)  # fmt: skip
 SECTIONS = ("cases", "linears", "prefill-attention", "decode-attention")
 RAGGED = (3000, 17, 2048, 1, 700)
 

@@ -49,8 +49,7 @@ class Pairing:
     def __init__(
         self, session: Session, candidate: Contender, program: Program, expected: Mapping[int, Expected]
     ) -> None:
-        self._program, self._expected = program, expected
-        self._players = (session.baseline, candidate)
+        self._program, self._players = program, (session.baseline, candidate)
         self._rng, self._num_layers = session.rng, session.num_layers
         self._noise = noise_floor(expected.values())
         heard = zip(*(one.router_noise for one in expected.values()), strict=True)

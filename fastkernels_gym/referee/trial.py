@@ -151,19 +151,16 @@ class Trial:
             least_s = ceilings.least_seconds(work)
             most = burst_length(scene, first, least_s, self.session.pool_bytes // len(cases))
             calls = calls_of(case, scene, most)
-            program = self._new_program(scene, calls, needs_context=operator.level >= 2)
-            expected, seconds = self._judge_program(program, operator.id)
+            program, expected, seconds = self._judge_calls(operator, scene, calls, operator.id)
             seen_s = 0.0
             if (length := affordable_length(scene, len(calls), seconds)) < len(calls):
-                seen_s, calls = seconds / len(calls), calls[:length]
+                seen_s = seconds / len(calls)
                 self.contender.drop(program)
-                program = self._new_program(scene, calls, needs_context=operator.level >= 2)
-                expected, _ = self._judge_program(program, operator.id)
+                program, expected, _ = self._judge_calls(operator, scene, calls[:length], operator.id)
             if thorough:
                 self._judge_hard_values(program, operator.id)
                 calls = calls_of(case, hidden, max(_UNSEEN_CALLS, hidden.fewest_calls))
-                unseen = self._new_program(hidden, calls, needs_context=operator.level >= 2)
-                self._judge_program(unseen, f"{operator.id} (unseen shapes)")
+                unseen, *_ = self._judge_calls(operator, hidden, calls, f"{operator.id} (unseen shapes)")
                 self.contender.drop(unseen)
             shapes = " ".join(str(list(a.shape)) for a in case.args if a.shape is not None)
             bounds = least_s, ceilings.impossible_below(work)
@@ -186,9 +183,13 @@ class Trial:
             measured.append(Measured(program, expected, phase.name, f"{phase.tokens} tokens", phase.n, *bounds))
         return measured
 
-    def _new_program(self, scene: Scene, calls: list[Call], *, needs_context: bool) -> Program:
+    def _judge_calls(
+        self, operator: OperatorInfo, scene: Scene, calls: list[Call], name: str
+    ) -> tuple[Program, dict[int, Expected], float]:
+        """A program of these calls, and what `_judge_program` gives of it."""
         self._serial += 1
-        return Program(f"program-{self._serial}", scene, calls, needs_context=needs_context)
+        program = Program(f"program-{self._serial}", scene, calls, needs_context=operator.level >= 2)
+        return program, *self._judge_program(program, name)
 
     def _new_pass(self, scene: Scene) -> Pass:
         """The full model's, on tokens new to its player; its page orders may overwrite what was scribbled."""

@@ -183,12 +183,13 @@ UNFINISHED = REFERENCE.replace("        return ", "        out = ") + LEFT_OUT
 def test_what_is_not_there_when_the_clock_stops_is_wrong(
     pair: tuple[Program, Session, Contender, Pairing], source: str
 ) -> None:
-    program, session, _, honest = pair
+    program, session, *_ = pair
+    expected = {index: expect(program, call) for index, call in enumerate(program.calls)}
     hostile = session.new_candidate()
     try:
         hostile.load(Candidate.parse(source), find_operator("L1/silu_and_mul"), ["SiluAndMul"])
         hostile.prepare(program)
-        pairing = Pairing(session, hostile, program, honest._expected)
+        pairing = Pairing(session, hostile, program, expected)
         with pytest.raises(CandidateFault) as caught:
             for _ in range(20):  # a quarter of a row in four: now and then no piece of it is in the sample
                 pairing.renew()

@@ -11,7 +11,7 @@ from torch.nn import functional
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..operator import Operator
-from ..tiling import cdiv, next_power_of_2
+from ..tiling import cdiv, next_power_of_2, steps_at_16_bytes
 
 _QUERY_CHUNK = 1024
 _MANY_TOKENS = 1024  # the device is then busy for long enough to hide two descriptors' launch
@@ -116,8 +116,8 @@ def _prefill_kernel(
 
 def _fits_tma(x: torch.Tensor) -> bool:
     """Whether the copy engine can bring tiles of a head: a power of two wide, every row at 16 bytes."""
-    width, row_bytes = x.shape[2], x.stride(0) * x.element_size()
-    return width >= 16 and width == next_power_of_2(width) and row_bytes % 16 == 0 and x.data_ptr() % 16 == 0
+    width = x.shape[2]
+    return width >= 16 and width == next_power_of_2(width) and steps_at_16_bytes(x, 0)
 
 
 def ragged_prefill(

@@ -9,7 +9,7 @@ from torch.nn import functional
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..operator import Operator
-from ..tiling import cdiv
+from ..tiling import cdiv, steps_at_16_bytes
 
 _MANY_ROWS = 256  # of an expert on average: the device is then busy for long enough to hide a descriptor's launch
 
@@ -70,12 +70,6 @@ def _tiles(block_size: int, itemsize: int) -> tuple[int, int, int, int]:
     return 256 // narrow, 64 // narrow, 32, 8
 
 
-def _fits_tma(weight: torch.Tensor, wide: int) -> bool:
-    """Whether the copy engine can bring the wide tiles of half-precision weights: every row starts at 16 bytes."""
-    row_bytes = weight.shape[2] * weight.element_size()
-    return wide == 256 and row_bytes % 16 == 0 and weight.data_ptr() % 16 == 0
-
-
 def grouped_gemm(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -112,7 +106,8 @@ def grouped_gemm(
     wide, deep, group, warps = _tiles(block_size, x.element_size())
     blocks = expert_ids.numel()
     if out.numel():
-        tma = rows * top_k >= _MANY_ROWS * weight.shape[0] and _fits_tma(weight, wide)
+        # The copy engine brings the wide tiles of half-precision weights.
+        tma = rows * top_k >= _MANY_ROWS * weight.shape[0] and wide == 256 and steps_at_16_bytes(weight, 1)
         _grouped_gemm_kernel[(blocks * cdiv(columns, wide),)](
             x, TensorDescriptor.from_tensor(weight.flatten(0, 1), [wide, deep]) if tma else weight,
             out, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded,
