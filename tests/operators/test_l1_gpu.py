@@ -211,6 +211,15 @@ def test_experts(tokens, experts, topk, dtype):
     check(MoeSum(), randn(tokens, topk, 200, dtype=dtype))
 
 
+@pytest.mark.parametrize("tokens, experts, topk", [(300, 128, 8), (2500, 128, 8), (40_000, 8, 2), (9000, 200, 4)])
+def test_alignment_of_many_choices(tokens, experts, topk):
+    ids = torch.rand(tokens, experts, device="cuda").square().topk(topk).indices.int()
+    for block in (16, 128):
+        with reference_mode():
+            expected = MoeAlignBlockSize()(ids, block, experts)
+        assert all(map(torch.equal, MoeAlignBlockSize()(ids, block, experts), expected))
+
+
 def test_a_graph_of_experts_follows_the_routing():
     moe = FusedMoE(16, 4, 128, 64, params_dtype=torch.bfloat16).cuda()
     for weight in moe.parameters():

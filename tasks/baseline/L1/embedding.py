@@ -10,7 +10,7 @@ from torch.nn import functional
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
-_MOST_LANES = 2048
+_MOST_LANES = 1024
 
 
 @triton.jit
@@ -18,7 +18,8 @@ def _row_kernel(ids_ptr, weight_ptr, out_ptr, size, BLOCK: tl.constexpr):
     token, lanes = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(ids_ptr + token).to(tl.int64)
     mask = lanes < size
-    tl.store(out_ptr + token * size + lanes, tl.load(weight_ptr + row * size + lanes, mask=mask), mask=mask)
+    values = tl.load(weight_ptr + row * size + lanes, mask=mask, eviction_policy="evict_first")
+    tl.store(out_ptr + token * size + lanes, values, mask=mask)
 
 
 def look_up(input_ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,7 @@ def look_up(input_ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if out.numel():
         block = min(_MOST_LANES, next_power_of_2(size))
         grid = (input_ids.numel(), cdiv(size, block))
-        _row_kernel[grid](input_ids.contiguous(), weight, out, size, block, num_warps=4)
+        _row_kernel[grid](input_ids.contiguous(), weight, out, size, block, num_warps=2)
     return out
 
 

@@ -9,10 +9,8 @@ import triton.language as tl
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
-_PROGRAMS = 256  # two a multiprocessor of the largest GPUs; more only adds parts to merge
 _MAX_SPLITS = 64
-# So many sequences' heads fill the largest GPUs by themselves, if none of them is so long that all wait for it.
-_WHOLE_HEADS, _WHOLE_LEN = 128, 2048
+_WHOLE_LEN = 2048  # of sequences that many others wait for, if they are not split
 
 
 @triton.jit
@@ -141,10 +139,15 @@ def paged_decode(
     query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
     groups, width = heads // kv_heads, next_power_of_2(head_size)
     row_bytes = width * query.element_size()
-    tile, stages = (64 if row_bytes <= 256 else 32), (5 if row_bytes <= 512 else 3)  # what fits in shared memory
+    # Two programs of narrow heads fill a multiprocessor of the largest GPUs, and it takes four of wide ones; more only
+    # add parts to merge. Narrow heads need half of that where nothing is to be merged.
+    narrow = row_bytes <= 256
+    tile, stages = (64, 5) if narrow else (16, 5 if row_bytes <= 512 else 3)
+    programs, enough = (256, 128) if narrow else (512, 512)
     bound = min(max_seq_len, window or max_seq_len)
-    whole = batch * kv_heads >= _WHOLE_HEADS and bound <= _WHOLE_LEN
-    splits = 1 if whole else max(4, min(_MAX_SPLITS, _PROGRAMS // (batch * kv_heads), cdiv(bound, tile)))
+    whole = batch * kv_heads >= enough and bound <= _WHOLE_LEN
+    splits = max(4, min(_MAX_SPLITS, programs // (batch * kv_heads), cdiv(bound, 64 if narrow else 32)))
+    splits = 1 if whole else splits
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     _split_kernel[(batch, kv_heads, splits)](

@@ -9,14 +9,16 @@ import triton.language as tl
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
+_FEW_ROWS = 32
+
 
 @triton.jit
 def _gelu_and_mul_kernel(x_ptr, out_ptr, stride, size, TANH: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = columns < size
-    gate = tl.load(x_ptr + row * stride + columns, mask=mask).to(tl.float32)
-    up = tl.load(x_ptr + row * stride + size + columns, mask=mask).to(tl.float32)
+    gate = tl.load(x_ptr + row * stride + columns, mask=mask, eviction_policy="evict_first").to(tl.float32)
+    up = tl.load(x_ptr + row * stride + size + columns, mask=mask, eviction_policy="evict_first").to(tl.float32)
     if TANH:
         # 0.5 * (1 + tanh(u)) is the sigmoid of 2 u, which needs one exponential.
         share = 1.0 / (1.0 + tl.exp(-1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)))
@@ -38,10 +40,12 @@ def gelu_and_mul(x: torch.Tensor, approximate: str) -> torch.Tensor:
     size = x.shape[-1] // 2
     rows = (x if x.stride(-1) == 1 else x.contiguous()).reshape(-1, 2 * size)
     out = torch.empty(rows.shape[0], size, dtype=x.dtype, device=x.device)
-    block = min(next_power_of_2(size), 2048)
+    # Few rows fill no GPU unless they are cut up small.
+    most, warps = (512, 4) if rows.shape[0] <= _FEW_ROWS else (2048, 8)
+    block = min(next_power_of_2(size), most)
     if out.numel():
         _gelu_and_mul_kernel[(rows.shape[0], cdiv(size, block))](
-            rows, out, rows.stride(0), size, approximate == "tanh", block, num_warps=8
+            rows, out, rows.stride(0), size, approximate == "tanh", block, num_warps=warps
         )
     return out.view(*x.shape[:-1], size)
 

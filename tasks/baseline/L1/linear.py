@@ -10,7 +10,9 @@ from torch.nn import functional
 from ..operator import Operator
 
 _FEW_ROWS = 32
-_ONE_WAVE = 132 * 32  # output features of one program a multiprocessor: with more of them cuBLAS is the faster
+# Output features, 32 a program, that keep most multiprocessors of the largest GPUs busy for one wave; cuBLAS, which
+# splits sums, is the faster for all others.
+_ONE_WAVE = range(96 * 32, 132 * 32 + 1)
 
 
 @triton.jit
@@ -64,13 +66,16 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     features, size = weight.shape
     rows = x.numel() // max(1, size)
-    most_rows = _FEW_ROWS if features <= _ONE_WAVE else 1
+    most_rows = _FEW_ROWS if features in _ONE_WAVE else 1
     if x.dtype == torch.float32 or not 0 < rows <= most_rows or size % 512 or features % 32 or not x.is_contiguous():
         return functional.linear(x, weight, bias)
     out = x.new_empty(*x.shape[:-1], features)
     if rows == 1:
         block = next(block for block in (2048, 1024, 512) if size % block == 0)
-        _row_kernel[(features // 4,)](x, weight, bias, out, size, bias is not None, 4, block, num_warps=4)
+        features_a_program, warps = (2, 2) if block == 512 else (4, 4)
+        _row_kernel[(features // features_a_program,)](
+            x, weight, bias, out, size, bias is not None, features_a_program, block, num_warps=warps
+        )
     else:
         tile = 16 if rows <= 16 else 32
         _few_rows_kernel[(features // 32,)](

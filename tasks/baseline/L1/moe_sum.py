@@ -17,7 +17,8 @@ def _moe_sum_kernel(x_ptr, out_ptr, size, TOPK: tl.constexpr, BLOCK: tl.constexp
     mask = columns < size
     total = tl.zeros([BLOCK], tl.float32)
     for choice in tl.static_range(TOPK):
-        total += tl.load(x_ptr + (row * TOPK + choice) * size + columns, mask=mask).to(tl.float32)
+        at = x_ptr + (row * TOPK + choice) * size + columns
+        total += tl.load(at, mask=mask, eviction_policy="evict_first").to(tl.float32)
     tl.store(out_ptr + row * size + columns, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from ..operator import Operator
 from ..tiling import cdiv, next_power_of_2
 
+_FEW_ELEMENTS = 1 << 18  # of rows that do not fill the largest GPUs: each its own program, for latency counts
+
 
 @triton.jit
 def _rms_norm_kernel(
@@ -19,9 +21,10 @@ def _rms_norm_kernel(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     mask = (row < rows)[:, None] & (columns < size)[None]
-    x_at = (row // inner) * outer_stride + (row % inner) * inner_stride
+    x_at = x_ptr + ((row // inner) * outer_stride + (row % inner) * inner_stride)[:, None] + columns[None]
     at = row[:, None] * size + columns[None]
-    x = tl.load(x_ptr + x_at[:, None] + columns[None], mask=mask, other=0.0).to(tl.float32)
+    # What is read for the last time leaves the cache to what is written, which the next operator reads.
+    x = tl.load(x_at, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
     if HAS_RESIDUAL:
         x += tl.load(residual_ptr + at, mask=mask, other=0.0).to(tl.float32)
         tl.store(residual_ptr + at, x.to(residual_ptr.dtype.element_ty), mask=mask)
@@ -62,11 +65,13 @@ def rms_norm(
     x = x if x.stride(-1) == 1 else x.contiguous()
     x = x if x.dim() == 3 else x.reshape(-1, 1, size)
     rows, block = x.shape[0] * x.shape[1], next_power_of_2(size)
-    by_program = max(1, 1024 // block)
+    few = rows * block <= _FEW_ELEMENTS
+    by_program = 1 if few else max(1, 2048 // block)
+    warps = max(1, min(16, by_program * block // (256 if few or residual is not None else 512)))
     if rows:
         _rms_norm_kernel[(cdiv(rows, by_program),)](
             x, residual, weight, out, rows, x.shape[1], x.stride(0), x.stride(1), size, eps,
-            residual is not None, unit_offset, by_program, block, num_warps=max(1, min(16, by_program * block // 512)),
+            residual is not None, unit_offset, by_program, block, num_warps=warps,
         )  # fmt: skip
     return out, residual
 

@@ -17,8 +17,8 @@ def _silu_and_mul_kernel(x_ptr, out_ptr, stride, size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = columns < size
-    gate = tl.load(x_ptr + row * stride + columns, mask=mask).to(tl.float32)
-    up = tl.load(x_ptr + row * stride + size + columns, mask=mask).to(tl.float32)
+    gate = tl.load(x_ptr + row * stride + columns, mask=mask, eviction_policy="evict_first").to(tl.float32)
+    up = tl.load(x_ptr + row * stride + size + columns, mask=mask, eviction_policy="evict_first").to(tl.float32)
     out = gate / (1.0 + tl.exp(-gate)) * up
     tl.store(out_ptr + row * size + columns, out.to(out_ptr.dtype.element_ty), mask=mask)
 

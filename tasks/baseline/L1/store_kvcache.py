@@ -7,7 +7,9 @@ import triton
 import triton.language as tl
 
 from ..operator import Operator
-from ..tiling import next_power_of_2
+from ..tiling import cdiv, next_power_of_2
+
+_MOST_LANES = 512
 
 
 @triton.jit
@@ -15,7 +17,7 @@ def _store_kernel(key_ptr, value_ptr, k_ptr, v_ptr, slot_ptr, key_stride, value_
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slot_ptr + token).to(tl.int64)
     if slot >= 0:
-        columns = tl.arange(0, BLOCK)
+        columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         mask = columns < size
         tl.store(k_ptr + slot * size + columns, tl.load(key_ptr + token * key_stride + columns, mask=mask), mask=mask)
         value = tl.load(value_ptr + token * value_stride + columns, mask=mask)
@@ -25,7 +27,7 @@ def _store_kernel(key_ptr, value_ptr, k_ptr, v_ptr, slot_ptr, key_stride, value_
 def store_kvcache(
     key: torch.Tensor, value: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, slots: torch.Tensor
 ) -> None:
-    """One program a token, after vLLM's reshape_and_cache_flash.
+    """A program copies a token's key and value, or a part of long ones, after vLLM's reshape_and_cache_flash.
 
     Moves 8 * tokens * kv_heads * head_size bytes in 16-bit types.
 
@@ -39,9 +41,9 @@ def store_kvcache(
     key, value = _rows(key), _rows(value)
     tokens, size = key.shape
     if tokens:
-        block = next_power_of_2(size)
-        _store_kernel[(tokens,)](
-            key, value, key_cache, value_cache, slots, key.stride(0), value.stride(0), size, block, num_warps=4
+        block = min(_MOST_LANES, next_power_of_2(size))
+        _store_kernel[(tokens, cdiv(size, block))](
+            key, value, key_cache, value_cache, slots, key.stride(0), value.stride(0), size, block, num_warps=2
         )
 
 

@@ -16,30 +16,39 @@ _MANY_ROWS = 1024  # from here on a program takes several rows; below, rows are 
 def _topk_softmax_kernel(
     logits_ptr, weights_ptr, ids_ptr, rows, stride, experts,
     TOPK: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEPT: tl.constexpr, RENORMALIZE: tl.constexpr,
+    BITS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     lanes, kept = tl.arange(0, WIDTH), tl.arange(0, KEPT)
     inside = (row < rows)[:, None] & (lanes < experts)[None]
-    logits = tl.load(logits_ptr + row[:, None] * stride + lanes[None], mask=inside, other=float("-inf")).to(tl.float32)
-    peak = tl.max(logits, axis=1)
-    peak = tl.where(row < rows, peak, 0.0)
-    total = tl.sum(tl.exp(logits - peak[:, None]), axis=1)
-    chosen = tl.zeros([ROWS, KEPT], tl.float32)
-    ids = tl.zeros([ROWS, KEPT], tl.int32)
+    logits = tl.load(logits_ptr + row[:, None] * stride + lanes[None], mask=inside, other=float("-inf"))
+    # A logit's bits, in the order of numbers, above its expert's, reversed: one maximum finds the largest logit and, of
+    # equal ones, the lowest expert. The two zeros are equal.
+    as_bits: tl.constexpr = tl.int16 if BITS == 16 else tl.int32
+    key_type: tl.constexpr = tl.int32 if BITS == 16 else tl.int64
+    most: tl.constexpr = (1 << (BITS - 1)) - 1
+    least_key: tl.constexpr = -(1 << (2 * BITS - 1))
+    bits = logits.to(as_bits, bitcast=True).to(key_type)
+    bits = tl.where(bits == -most - 1, 0, bits)
+    keys = ((bits ^ ((bits >> BITS) & most)) << BITS) | (WIDTH - 1 - lanes)[None].to(key_type)
+    keys = tl.where(inside, keys, least_key)
+    best = tl.zeros([ROWS, KEPT], key_type)
     for rank in tl.static_range(TOPK):
-        best = tl.max(logits, axis=1)
-        first = tl.min(tl.where(logits == best[:, None], lanes[None], WIDTH), axis=1)  # ties: the lowest expert
-        first = tl.minimum(first, experts - 1)  # of NaN, none is the largest
-        here = kept[None] == rank
-        chosen = tl.where(here, tl.exp(best - peak)[:, None], chosen)
-        ids = tl.where(here, first[:, None], ids)
-        logits = tl.where(lanes[None] == first[:, None], float("-inf"), logits)
-    if RENORMALIZE:
-        total = tl.sum(chosen, axis=1)
+        largest = tl.max(keys, axis=1)[:, None]
+        best = tl.where(kept[None] == rank, largest, best)
+        keys = tl.where(keys == largest, least_key, keys)
+    ids = WIDTH - 1 - (best & (WIDTH - 1)).to(tl.int32)
+    bits = best >> BITS
+    bits = (bits ^ ((bits >> BITS) & most)).to(as_bits)
+    chosen = bits.to(logits_ptr.dtype.element_ty, bitcast=True).to(tl.float32)
+    in_use = (row < rows)[:, None] & (kept < TOPK)[None]
+    peak = tl.max(tl.where(in_use, chosen, float("-inf")), axis=1)
+    peak = tl.where(row < rows, peak, 0.0)[:, None]
+    weights = tl.where(in_use, tl.exp(chosen - peak), 0.0)
+    total = tl.sum(weights if RENORMALIZE else tl.exp(logits.to(tl.float32) - peak), axis=1)
     at = row[:, None] * TOPK + kept[None]
-    mask = (row < rows)[:, None] & (kept < TOPK)[None]
-    tl.store(weights_ptr + at, chosen / total[:, None], mask=mask)
-    tl.store(ids_ptr + at, ids, mask=mask)
+    tl.store(weights_ptr + at, weights / total[:, None], mask=in_use)
+    tl.store(ids_ptr + at, ids, mask=in_use)
 
 
 def topk_softmax(gating_output: torch.Tensor, topk: int, renormalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,12 +68,12 @@ def topk_softmax(gating_output: torch.Tensor, topk: int, renormalize: bool) -> t
     logits = gating_output if gating_output.stride(-1) == 1 else gating_output.contiguous()
     weights = torch.empty(rows, topk, dtype=torch.float32, device=logits.device)
     ids = torch.empty(rows, topk, dtype=torch.int32, device=logits.device)
-    block = 8 if rows >= _MANY_ROWS else 1
+    block = 4 if rows >= _MANY_ROWS else 1
     if rows:
         _topk_softmax_kernel[(cdiv(rows, block),)](
             logits, weights, ids, rows, logits.stride(0), experts,
-            topk, next_power_of_2(experts), block, next_power_of_2(topk), renormalize,
-            num_warps=4 if block > 1 else 1,
+            topk, next_power_of_2(experts), block, next_power_of_2(topk), renormalize, 8 * logits.element_size(),
+            num_warps=block,
         )  # fmt: skip
     return weights, ids
 
