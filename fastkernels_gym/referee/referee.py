@@ -167,7 +167,7 @@ class Referee:
             dead_band=timings.dead_band(request.reward_kind),
             e2e=timings.e2e,
             ladder=timings.ladder,
-            correctness=trial.correctness,
+            correctness=trial.examination.correctness,
             warnings=tuple(warnings),
             feedback=timing_feedback(timings),
         )
