@@ -57,7 +57,7 @@ def topk_softmax(gating_output: torch.Tensor, topk: int, renormalize: bool) -> t
     Reads 2 * rows * experts bytes in 16-bit types and writes 8 * rows * topk.
 
     Args:
-        gating_output: (rows, experts), any floating-point dtype, rows strided.
+        gating_output: (rows, experts), float16, bfloat16 or float32, rows strided.
         topk: experts of a row.
         renormalize: whether a row's weights sum to one.
 
