@@ -60,8 +60,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one player may use: bytes of host memory, processes, threads, bytes of one file, open files."""
+    """What a player may use: seconds with a candidate, bytes of memory, processes, threads, bytes of a file, files."""
 
+    lifetime_s: float = 900.0
     memory_bytes: int = 8 << 30
     processes: int = 256
     threads: int = 8192

@@ -1,6 +1,7 @@
 """When the candidate is dead: whether what it seemed to save can be true. The baseline's player is alone by then.
 
-Asked only of a speedup that would count as proven, so an honest kernel that is no faster waits for none of it.
+Whether it can be is asked only of a speedup that would count as proven, so an honest kernel that is no faster waits for
+none of it.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class Aftermath:
     def borne_out(self, operator: Timed, whole: Timed) -> Timed:
         """The full model's timing, with no more saved than the operator's own timing explains.
 
-        Else a candidate would be paid for another operator, made faster from within, by less than its own takes.
+        Else a candidate would be paid for another operator, made faster from within, by less than its own takes. So it
+        is of any saving: rewards go by the estimate, proven or not.
         """
-        if not whole.proven:
+        if whole.estimate.speedup <= 1.0:
             return whole
         with undisturbed():
             return remeasured(whole, [self._explained(operator, phase, found) for phase, found in whole.kept])

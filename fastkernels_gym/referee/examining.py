@@ -197,12 +197,6 @@ def _fit(program: Program, index: int, change: Callable[[torch.Tensor], torch.Te
     for shrink in (1.0, 0.1, 0.01):
         call = program.calls[index].with_floats(lambda t, s=shrink: change(t) * s)  # type: ignore[misc]
         truth = expect(program, call)
-        if not any(_unfit(base, oracle) for base, oracle in zip(truth.baseline, truth.oracle, strict=True)):
+        if truth.fit:
             return call, truth
     return None
-
-
-def _unfit(base: torch.Tensor | None, oracle: torch.Tensor | None) -> bool:
-    return (
-        base is not None and oracle is not None and base.is_floating_point() and numerics.baseline_is_off(base, oracle)
-    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 
 from fastkernels_gym.errors import CandidateFault
 from fastkernels_gym.referee import numerics
 from fastkernels_gym.referee.numerics import ErrorRatio, Errors
+from fastkernels_gym.referee.taking import Sample
 from fastkernels_gym.results import Verdict
 
 Outputs = tuple[torch.Tensor | None, ...]
@@ -32,6 +34,28 @@ class Expected:
     unsettled: torch.Tensor | None = None
     canonical: Callable[..., Outputs] | None = None
     router_noise: tuple[float, ...] = ()
+
+    @property
+    def fit(self) -> bool:
+        """Whether the baseline itself is near enough to the oracle to judge anyone by."""
+        return not any(
+            base.is_floating_point() and numerics.baseline_is_off(base, oracle)
+            for base, oracle in zip(self.baseline, self.oracle, strict=True)
+            if base is not None and oracle is not None
+        )
+
+    def of_samples(self, samples: Sequence[Sample | None]) -> Expected:
+        """The pieces that samples hold of the first outputs; the others, KV rows, whole.
+
+        Args:
+            samples: of each output, None for what is taken whole.
+        """
+
+        def taken(outputs: Outputs) -> Outputs:
+            pairs = zip_longest(outputs, samples)
+            return tuple(out if sample is None or out is None else sample.of_output(out) for out, sample in pairs)
+
+        return replace(self, baseline=taken(self.baseline), oracle=taken(self.oracle))
 
 
 def copied(outputs: Outputs) -> Outputs:

@@ -2,15 +2,17 @@
 
 A turn has up to two windows: a burst of one call, then the long burst. The first call has inputs of its own in each,
 lest it be remembered from one to the next, and those of the other calls are there in the last only, lest they be worked
-off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give is judged: what
-need not be right need not be done. Where near ties decide what is right, the referee runs its own copy on calls that it
-draws afterwards, and on all that are far off, to see which rows hang on them.
+off beforehand. Both players of a pair find the same inputs in the bursts, and what both bursts give is judged, by the
+baseline's and now and then by the oracle: what need not be right, or not as accurate, need not be done. Where near ties
+decide what is right, the referee runs its own copy on calls that it draws afterwards, and on all that are far off, to
+see which rows hang on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 
@@ -34,6 +36,7 @@ from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 
 _LOOKED_AT = 3  # calls of a burst whose rows may leave, or lie in any order
+_JUDGED_IN_FULL = 1 / 4  # of an operator's long bursts; which ones nobody can tell beforehand
 
 
 class Pairing:
@@ -102,6 +105,8 @@ class Pairing:
         if self._long and program.sampled:
             every = ours.every_output(program), theirs.every_output(program)
             compare_every("a timed call", *every, self._noise, self._rng.randrange(count))
+            if not isinstance(program, Pass) and self._rng.random() < _JUDGED_IN_FULL:
+                self._judge_in_full()
         elif self._long:
             chosen = set(self._rng.sample(range(count), min(_LOOKED_AT, count)))
             if program.routed:
@@ -144,6 +149,22 @@ class Pairing:
             with program.rows_kept(call):
                 truth = expect(program, call)
             judge("a timed call", ours, truth)
+
+    def _judge_in_full(self) -> None:
+        """Holds calls of the long burst, as many as make a statistic, against the oracle, as before the timing.
+
+        The baseline's noise alone is no measure of accuracy: it hides errors of several times as much.
+        """
+        program, count = self._program, len(self._program.calls)
+        expected: dict[int, Expected] = {}
+        for index in self._rng.sample(range(count), min(count, program.scene.fewest_calls)):
+            call = program.found_in(program.region.mirror, index)
+            with program.rows_as_recorded(), program.rows_kept(call):
+                truth = expect(program, call)
+            if truth.fit:
+                expected[index] = truth.of_samples(program.samples)
+        if expected:
+            program.judge(partial(self._players[1].outputs, program), expected, "a timed call")
 
     def _in_order(self, outputs: Outputs) -> Outputs:
         return outputs if self._canonical is None else self._canonical(*outputs)

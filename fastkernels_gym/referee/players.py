@@ -348,8 +348,9 @@ class Player:
         self.close()
 
     def _death(self, during: str) -> tuple[Verdict, str]:
-        reason = self._watchdog.reason or (self._group.overrun() if self._group is not None else "")
-        if reason:
+        if self._watchdog.overrun is not None:
+            return self._watchdog.overrun
+        if self._group is not None and (reason := self._group.overrun()):
             return Verdict.OUT_OF_MEMORY, reason
         return Verdict.RUNTIME_ERROR, f"the process ended during {during!r}: it exited, crashed or was killed"
 

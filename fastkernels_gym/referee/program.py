@@ -178,6 +178,20 @@ class Program:
             for cache, rows in zip(caches, kept, strict=True):
                 cache.flatten(0, 1)[slots] = rows
 
+    @contextmanager
+    def rows_as_recorded(self) -> Iterator[None]:
+        """Within it the referee's own pages hold the rows that calls are handed, which other passes overwrite."""
+        slots = self.metadata.slot_mapping
+        caches = {ref: self.scene.kv.tensor(ref).flatten(0, 1) for ref in self.rows}
+        kept = {ref: cache[slots] for ref, cache in caches.items()}
+        try:
+            for ref, rows in self.rows.items():
+                caches[ref][slots] = rows
+            yield
+        finally:
+            for ref, rows in kept.items():
+                caches[ref][slots] = rows
+
     def refresh(self) -> None:
         """Gives every call inputs that no player has seen: what was remembered of the last ones is wrong.
 

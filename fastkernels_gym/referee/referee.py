@@ -76,8 +76,11 @@ class Referee:
             UserError: on a task that does not exist.
         """
         task = load_task(request.task)
-        with self._slot.held() if self._slot else nullcontext(0.0) as waited_s:
-            return self._evaluate(task, request, queue_s + waited_s)
+        try:
+            with self._slot.held() if self._slot else nullcontext(0.0) as waited_s:
+                return self._evaluate(task, request, queue_s + waited_s)
+        except HarnessFault as fault:  # the slot's: what goes wrong within is in the evaluation
+            return self._fault(task, request, Verdict.INFRA_ERROR, str(fault), ())
 
     def _evaluate(self, task: Task, request: EvalRequest, queue_s: float) -> Evaluation:
         begin, watch = time.monotonic(), Stopwatch()
@@ -120,7 +123,13 @@ class Referee:
                 session.begin_trial(fresh=request.calibrating)
                 trial = Trial(session, task, candidate, watch)
                 classes = [find_operator(name).class_name for name in replaces]
-                timings = trial.run(classes, request.measure, request.budget_s, self._precision(request))
+                timings = trial.run(
+                    classes,
+                    request.measure,
+                    request.budget_s,
+                    self._precision(request),
+                    calibrating=request.calibrating,
+                )
             except CandidateFault as fault:
                 return self._fault(task, request, fault.verdict, fault.detail, replaces, candidate.warnings)
             except (HarnessFault, torch.OutOfMemoryError, torch.AcceleratorError) as error:

@@ -46,6 +46,10 @@ class Sample:
         """Chooses other pieces."""
         self.chosen.random_(self._pieces)
 
+    def of_output(self, output: torch.Tensor) -> torch.Tensor:
+        """The pieces of an output of any dtype."""
+        return output.reshape(self._pieces, _PIECE)[self.chosen]
+
     def empty(self, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(len(self.chosen), _PIECE, dtype=dtype, device=self.chosen.device)
 

@@ -90,7 +90,8 @@ class Timings:
         rungs: the operator and its ladder, where they were timed.
         whole: the full model, where it was.
         doubt: why none of it is believed, where something speaks against it.
-        unexplained: whether the full model saved more than the operator's own timing explains, which is not counted.
+        unexplained: whether a proven saving of the full model was more than the operator's own timing explains; what is
+            more is never counted.
     """
 
     precision: Precision

@@ -1,4 +1,7 @@
-"""What bounds a player from outside: its processes and their memory, which no rlimit does for one that root started."""
+"""What bounds a player from outside: its life, its processes and their memory, which no rlimit does for root's own.
+
+What a player's files in /proc hold is its own to choose, names of processes among them: bytes, not text.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastkernels_gym.player.sandbox import Limits
+from fastkernels_gym.results import Verdict
 
 _POLL_S = 0.1
 
@@ -23,37 +28,45 @@ class Watchdog(threading.Thread):
         kill: ends the player and all it started.
 
     Attributes:
-        reason: why it was killed; empty while it was not.
+        overrun: of which limit, and by what it was killed; None while it was not.
     """
 
     def __init__(self, pid: int, limits: Limits, kill: Callable[[], None]) -> None:
         super().__init__(daemon=True, name=f"watchdog-{pid}")
         self._pid, self._limits, self._kill = pid, limits, kill
         self._stopped = threading.Event()
-        self.reason = ""
+        self.overrun: tuple[Verdict, str] | None = None
 
     def run(self) -> None:
-        while not self._stopped.wait(_POLL_S):
-            pids = self.pids()
-            if len(pids) > self._limits.processes:
-                self.reason = f"over {self._limits.processes} processes"
-            elif (used := _used_bytes(pids)) > self._limits.memory_bytes:
-                self.reason = f"{used >> 20} MiB of host memory, over the limit of {self._limits.memory_bytes >> 20}"
-            if self.reason:
-                self._kill()
-                return
+        end = time.monotonic() + self._limits.lifetime_s
+        try:
+            while self.overrun is None and not self._stopped.wait(_POLL_S):
+                pids = self.pids()
+                if (used := _used_bytes(pids)) > (most := self._limits.memory_bytes):
+                    self._end(Verdict.OUT_OF_MEMORY, f"{used >> 20} MiB of host memory, over the limit of {most >> 20}")
+                elif time.monotonic() > end:
+                    self._end(Verdict.TIMEOUT, f"not judged after {self._limits.lifetime_s:.0f} s")
+        except Exception as error:  # who cannot be watched does not go on
+            self._end(Verdict.RUNTIME_ERROR, f"its processes could not be watched: {error}")
 
     def pids(self) -> list[int]:
-        """The player's processes, or one more than it may have."""
-        return _tree(self._pid, self._limits.processes + 1)
+        """The player's processes; who has more than it may is killed: some would not be among them."""
+        pids = _tree(self._pid, self._limits.processes + 1)
+        if len(pids) > self._limits.processes:
+            self._end(Verdict.OUT_OF_MEMORY, f"over {self._limits.processes} processes")
+        return pids
 
     def names(self) -> set[str]:
         """Names of the programs that run in the player's tree."""
         names = set()
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+                names.add(Path(f"/proc/{pid}/comm").read_bytes().decode(errors="replace").strip())
         return names
+
+    def _end(self, verdict: Verdict, detail: str) -> None:
+        self.overrun = self.overrun or (verdict, detail)
+        self._kill()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -90,11 +103,11 @@ def _used_bytes(pids: Sequence[int]) -> int:
 def _resident_bytes(pid: int) -> tuple[int, int]:
     """Resident anonymous memory and resident shared memory."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return 0, 0
-    found = dict(re.findall(r"^Rss(Anon|Shmem):\s*(\d+)", status, re.MULTILINE))
-    return int(found.get("Anon", 0)) << 10, int(found.get("Shmem", 0)) << 10
+    found = dict(re.findall(rb"^Rss(Anon|Shmem):\s*(\d+)", status, re.MULTILINE))
+    return int(found.get(b"Anon", 0)) << 10, int(found.get(b"Shmem", 0)) << 10
 
 
 def _memfds(pid: str) -> Iterator[tuple[tuple[int, int], int]]:
