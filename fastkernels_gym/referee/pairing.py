@@ -32,6 +32,7 @@ from fastkernels_gym.referee.judging import (
 )
 from fastkernels_gym.referee.links import Pass
 from fastkernels_gym.referee.program import Program
+from fastkernels_gym.referee.scene import Call
 from fastkernels_gym.referee.session import Session
 from fastkernels_gym.referee.settling import settle
 
@@ -146,9 +147,12 @@ class Pairing:
         try:
             compare("a timed call", ours, theirs, self._noise, program.unsettled(call, self._router_noise))
         except CandidateFault:
-            with program.rows_kept(call):
-                truth = expect(program, call)
-            judge("a timed call", ours, truth)
+            judge("a timed call", ours, self._truth(call))
+
+    def _truth(self, call: Call) -> Expected:
+        """What a call gives, the referee's own pages left as they are."""
+        with self._program.rows_as_recorded(), self._program.rows_kept(call):
+            return expect(self._program, call)
 
     def _judge_in_full(self) -> None:
         """Holds calls of the long burst, as many as make a statistic, against the oracle, as before the timing.
@@ -158,9 +162,7 @@ class Pairing:
         program, count = self._program, len(self._program.calls)
         expected: dict[int, Expected] = {}
         for index in self._rng.sample(range(count), min(count, program.scene.fewest_calls)):
-            call = program.found_in(program.region.mirror, index)
-            with program.rows_as_recorded(), program.rows_kept(call):
-                truth = expect(program, call)
+            truth = self._truth(program.found_in(program.region.mirror, index))
             if truth.fit:
                 expected[index] = truth.of_samples(program.samples)
         if expected:

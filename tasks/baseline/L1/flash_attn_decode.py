@@ -100,6 +100,26 @@ def _merge_kernel(
     tl.store(out_ptr + (sequence * heads + head) * HEAD + lanes, out.to(out_ptr.dtype.element_ty), mask=lanes < HEAD)
 
 
+def _shares(row_bytes: int, heads: int, bound: int) -> tuple[int, int, int]:
+    """Keys of a tile, stages, and splits of a sequence; 1 where the heads of all are enough to be read whole.
+
+    As measured on an H200: 256 programs read narrow heads the fastest and 512, in smaller tiles, wide ones; more only
+    add parts to merge.
+
+    Args:
+        row_bytes: of a key.
+        heads: key heads of all sequences.
+        bound: on the tokens that are read of each.
+    """
+    if row_bytes <= 256:
+        tile, stages, programs, enough, fewest = 64, 5, 256, 128, 64
+    else:
+        tile, stages, programs, enough, fewest = 16, 5 if row_bytes <= 512 else 3, 512, 512, 32
+    if heads >= enough and bound <= _WHOLE_LEN:
+        return tile, stages, 1
+    return tile, stages, max(4, min(_MAX_SPLITS, programs // heads, cdiv(bound, fewest)))
+
+
 def paged_decode(
     query: torch.Tensor,
     key_cache: torch.Tensor,
@@ -138,16 +158,9 @@ def paged_decode(
         return out
     query = query if query.stride()[1:] == (head_size, 1) else query.contiguous()
     groups, width = heads // kv_heads, next_power_of_2(head_size)
-    row_bytes = width * query.element_size()
-    # As measured on an H200: 256 programs read narrow heads the fastest and 512, in smaller tiles, wide ones; more only
-    # add parts to merge. Enough sequences' heads are read whole.
-    narrow = row_bytes <= 256
-    tile, stages = (64, 5) if narrow else (16, 5 if row_bytes <= 512 else 3)
-    programs, enough = (256, 128) if narrow else (512, 512)
     bound = min(max_seq_len, window or max_seq_len)
-    whole = batch * kv_heads >= enough and bound <= _WHOLE_LEN
-    splits = max(4, min(_MAX_SPLITS, programs // (batch * kv_heads), cdiv(bound, 64 if narrow else 32)))
-    splits = 1 if whole else splits
+    tile, stages, splits = _shares(width * query.element_size(), batch * kv_heads, bound)
+    whole = splits == 1
     parts = torch.empty(batch, heads, splits, head_size, dtype=torch.float32, device=query.device)
     stats = torch.empty(batch, heads, splits, dtype=torch.float32, device=query.device)
     _split_kernel[(batch, kv_heads, splits)](

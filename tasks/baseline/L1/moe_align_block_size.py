@@ -15,6 +15,16 @@ _PART, _MOST_PARTS = 64, 128  # choices that are ranked at a time; programs that
 
 
 @triton.jit
+def _counted(ids_ptr, begin, end, BINS: tl.constexpr, TILE: tl.constexpr):
+    """How often each expert is chosen, from one choice to before another."""
+    counts = tl.zeros([BINS], tl.int32)
+    for start in range(begin, end, TILE):
+        at = start + tl.arange(0, TILE)
+        counts += tl.histogram(tl.load(ids_ptr + at, mask=at < end, other=0), BINS, mask=at < end)
+    return counts
+
+
+@triton.jit
 def _fill(
     sorted_ptr, experts_ptr, program, begin, used, end, total, slots, room, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr
 ):  # fmt: skip
@@ -42,10 +52,7 @@ def _expert_kernel(
     """Each expert's program counts all choices and places its own."""
     expert = tl.program_id(0)
     bins, lanes = tl.arange(0, BINS), tl.arange(0, TILE)
-    counts = tl.zeros([BINS], tl.int32)
-    for start in range(0, slots, TILE):
-        at = start + lanes
-        counts += tl.histogram(tl.load(ids_ptr + at, mask=at < slots, other=0), BINS, mask=at < slots)
+    counts = _counted(ids_ptr, 0, slots, BINS, TILE)
     padded = tl.cdiv(counts, BLOCK_SIZE) * BLOCK_SIZE
     begin = tl.sum(tl.where(bins < expert, padded, 0), axis=0)
     end = begin + tl.sum(tl.where(bins == expert, padded, 0), axis=0)
@@ -65,12 +72,9 @@ def _expert_kernel(
 @triton.jit
 def _count_kernel(ids_ptr, counts_ptr, slots, share, BINS: tl.constexpr, TILE: tl.constexpr):
     """Counts the experts in each program's share of the choices."""
-    part, bins, lanes = tl.program_id(0), tl.arange(0, BINS), tl.arange(0, TILE)
-    counts = tl.zeros([BINS], tl.int32)
-    for start in range(part * share, min(part * share + share, slots), TILE):
-        at = start + lanes
-        counts += tl.histogram(tl.load(ids_ptr + at, mask=at < slots, other=0), BINS, mask=at < slots)
-    tl.store(counts_ptr + part * BINS + bins, counts)
+    part = tl.program_id(0)
+    counts = _counted(ids_ptr, part * share, min(part * share + share, slots), BINS, TILE)
+    tl.store(counts_ptr + part * BINS + tl.arange(0, BINS), counts)
 
 
 @triton.jit
